@@ -286,7 +286,7 @@ class Monitor:
     def _signal(self, finding: Finding) -> list[Signal]:
         """Return a finding's new signals, now held: one for each column, or one for the model as a whole."""
         assert self._signaller is not None
-        names = self._signaller.named(finding)
+        names = self._signaller.columns_of(finding)
         self._seen_in_window.update((finding.kind, name) for name in names)
         fresh = [name for name in names if (finding.kind, name) not in self._signals]
         if not fresh:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import wasserstein_distance
 
-from driftline.monitor.comparison.comparing import Counted, compare
+from driftline.monitor.comparison.comparing import ColumnCounts, compare_columns
 from driftline.monitor.comparison.statistics import Statistic
 from driftline.monitor.comparison.tails import distribution_functions
 from driftline.monitor.reference.column import Numeric
@@ -30,7 +30,7 @@ def wasserstein(before: np.ndarray, after: np.ndarray) -> tuple[Statistic, float
     bins.count(values[:, None], bins.prepare(reference.edges[None]), counts)
     moment = moments.start(1)
     moments.update(values[:, None], moment)
-    found = compare([Counted(reference, counts[0], moment[0])])[0]["wasserstein"]
+    found = compare_columns([ColumnCounts(reference, counts[0], moment[0])])[0]["wasserstein"]
     return found, wasserstein_distance(before, values) / reference.sd
 
 

@@ -33,15 +33,15 @@ def test_what_had_begun_when_the_first_was_told_is_one_thing_the_worst_first() -
     (one, other) = groups([later, *fault])
     assert one.signals == tuple(fault)
     assert other.signals == (later,)
-    told = one.told(6)
+    told = one.describe(6)
     assert told.startswith(
         "5 of 6 columns, 2026-03-01 12:00:10 to 2026-03-01 12:00:14 UTC, after 1,500 rows, "
         "since about 2026-03-01 12:00:05 UTC, 900 rows before: x_4 (PSI 4: mean of x_4), x_3 (PSI 3: "
     )
     assert "2 more; so many about at once" in told
     assert told.endswith("look first at where the data comes from")
-    assert "so many" not in one.told(50)
-    assert other.told(6) == (
+    assert "so many" not in one.describe(50)
+    assert other.describe(6) == (
         "y, 2026-03-01 12:01:30 UTC, after 1,500 rows, "
         "since about 2026-03-01 12:01:20 UTC, 900 rows before: mean of y"
     )
@@ -49,21 +49,21 @@ def test_what_had_begun_when_the_first_was_told_is_one_thing_the_worst_first() -
 
 def test_all_columns_from_the_first_row_on_are_a_question_of_the_profile() -> None:
     (one,) = groups([signal(f"x_{index}", 9, 0, first=True) for index in range(3)])
-    assert one.told(3).endswith(
+    assert one.describe(3).endswith(
         "mean of x_2); so many from the first row on: is the profile of data like this?"
     )
     (some,) = groups([signal(f"x_{index}", 9, 0, first=index < 2) for index in range(3)])
-    assert some.told(3).endswith("look first at where the data comes from")
+    assert some.describe(3).endswith("look first at where the data comes from")
 
 
 def test_so_many_are_no_hint_where_nobody_knows_since_when() -> None:
     (one,) = groups([signal(f"x_{index}", 9) for index in range(3)])
-    assert "so many" not in one.told(3)
+    assert "so many" not in one.describe(3)
 
 
 def test_two_are_not_many() -> None:
     (one,) = groups([signal(f"x_{index}", 9, 5) for index in range(2)])
-    assert "so many" not in one.told(2)
+    assert "so many" not in one.describe(2)
 
 
 def test_kinds_are_apart_and_an_alarm_is_a_change_that_is_told_once() -> None:
@@ -75,7 +75,7 @@ def test_signals_without_an_onset_belong_to_their_look() -> None:
     signals = [signal("a", 9), signal("b", 9), signal("c", 10), signal("", 9)]
     one, other = groups(signals)
     assert {each.column for each in one.signals} == {"a", "b", ""}
-    assert one.told(3).startswith(
+    assert one.describe(3).startswith(
         "2 of 3 columns and of the model as a whole, 2026-03-01 12:00:09 UTC, after 1,500 rows: "
     )
     assert [each.column for each in other.signals] == ["c"]

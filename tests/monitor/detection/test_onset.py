@@ -15,8 +15,8 @@ from bench.promise import Draw, beyond, tilted, uniform, unlogged
 
 from driftline.monitor import checkpoint
 from driftline.monitor.detection.onset import (
-    LARGEST,
-    OF_A_SIZE,
+    MAX_SIZE,
+    PER_SIZE,
     Look,
     Looks,
     Onset,
@@ -280,8 +280,8 @@ def filled(number: int, bins: int = 3) -> Looks:
 @pytest.mark.parametrize("number", [1, 8, 9, 100, 12_345])
 def test_looks_are_few_and_lose_no_row(number: int) -> None:
     looks = filled(number)
-    assert len(looks._kept) <= OF_A_SIZE * number.bit_length() + 5
-    starts = [kept.rows for kept in looks._kept]
+    assert len(looks._looks) <= PER_SIZE * number.bit_length() + 5
+    starts = [kept.rows for kept in looks._looks]
     assert starts == sorted(starts)
     for size, start in zip(looks._sizes, starts, strict=True):
         assert size - 1 <= number - start - size
@@ -293,8 +293,8 @@ def test_looks_are_few_and_lose_no_row(number: int) -> None:
 
 def test_looks_are_bounded() -> None:
     looks = filled(5_000, 1)
-    assert len(looks._kept) <= OF_A_SIZE * LARGEST.bit_length() + 4
-    assert max(looks._sizes) == LARGEST
+    assert len(looks._looks) <= PER_SIZE * MAX_SIZE.bit_length() + 4
+    assert max(looks._sizes) == MAX_SIZE
 
 
 def test_counts_are_kept_exactly_in_the_fewest_bytes() -> None:
@@ -306,7 +306,7 @@ def test_counts_are_kept_exactly_in_the_fewest_bytes() -> None:
         exact += counts
     found = looks.total(Onset(NOON, 10, True), 10)
     np.testing.assert_array_equal(found.counts, exact)
-    assert {kept.counts.itemsize for kept in looks._kept} == {1, 2, 4, 8}
+    assert {kept.counts.itemsize for kept in looks._looks} == {1, 2, 4, 8}
     one = Looks(3, 1)
     one.restore(looks.snapshot())
     np.testing.assert_array_equal(one.total(Onset(NOON, 10, True), 10).counts, exact)
@@ -319,11 +319,11 @@ def test_the_oldest_looks_never_stop_adding_up() -> None:
     for index in range(number):
         counts, mean = ([900, 90, 10], 1e4) if index < ended else ([500, 400, 100], 1e4 + 1)
         looks.add(Look(np.array(counts), np.array([[1e3, mean, 1e3, 0, 2e4]]), 1_000 * index, float(index)))
-    upto = looks._kept[1].rows // 1_000
+    upto = looks._looks[1].rows // 1_000
     exact = np.array([900, 90, 10]) * ended + np.array([500, 400, 100]) * (upto - ended)
     np.testing.assert_array_equal(looks.counts(slice(3))[0], exact)
     mean = 1e4 + (upto - ended) / upto
-    np.testing.assert_allclose(looks._kept[0].moments[0, :2], [1_000 * upto, mean], rtol=1e-10)
+    np.testing.assert_allclose(looks._looks[0].moments[0, :2], [1_000 * upto, mean], rtol=1e-10)
 
 
 def test_moments_of_values_beyond_what_can_be_squared_are_kept_but_for_their_spread() -> None:
@@ -337,7 +337,7 @@ def test_moments_of_values_beyond_what_can_be_squared_are_kept_but_for_their_spr
 def test_what_came_since_is_a_copy() -> None:
     looks = filled(3)
     looks.total(Onset(NOON, 2, False), 3).counts[:] = 0
-    assert [kept.counts[0] for kept in looks._kept] == [1, 1, 1]
+    assert [kept.counts[0] for kept in looks._looks] == [1, 1, 1]
 
 
 # -- over a restart -------------------------------------------------------------------------------
@@ -401,8 +401,8 @@ def test_a_checkpoint_that_has_more_looks_is_gone_on_from() -> None:
     }
     looks = Looks(3, 1)
     looks.restore(snapshot)
-    assert len(looks._kept) <= OF_A_SIZE * LARGEST.bit_length() + 4
-    assert [kept.rows for kept in looks._kept] == sorted({kept.rows for kept in looks._kept})
+    assert len(looks._looks) <= PER_SIZE * MAX_SIZE.bit_length() + 4
+    assert [kept.rows for kept in looks._looks] == sorted({kept.rows for kept in looks._looks})
     whole = looks.total(Onset(NOON, sizes.sum(), True), sizes.sum())
     np.testing.assert_allclose(whole.counts, sizes.sum(), rtol=0.02)
     assert whole.moments[0, 0] == sizes.sum()

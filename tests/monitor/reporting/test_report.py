@@ -18,7 +18,7 @@ from rich.console import Console
 from scipy.stats import ks_2samp
 
 from driftline.errors import BadRequest
-from driftline.monitor.comparison.comparing import Counted
+from driftline.monitor.comparison.comparing import ColumnCounts
 from driftline.monitor.comparison.statistics import Statistic
 from driftline.monitor.comparison.wording import CLOSER, NONE, describe_all
 from driftline.monitor.detection.signals import Signal, log_signals
@@ -101,7 +101,7 @@ def only(reference: Any, live: Any) -> report.ColumnReport:
     """The report of one column."""
     profile = Profile.fit({"x": reference})
     counts, moments = count(profile["x"], live)
-    return report.of_columns([Counted(profile["x"], counts, moments)])[0]
+    return report.of_columns([ColumnCounts(profile["x"], counts, moments)])[0]
 
 
 def test_nothing_stands_out_when_nothing_has_changed(profile: Profile) -> None:
@@ -356,7 +356,7 @@ def test_an_empty_window_has_no_statistics(profile: Profile) -> None:
 def test_a_reference_without_rows_leaves_counts(profile: Profile) -> None:
     nothing = Numeric("x", np.zeros(0, np.float32), np.zeros(4, np.int64), *[np.zeros(0)] * 2, np.zeros(5))
     counts, moments = count(nothing, [1.0, 3.0, np.nan, np.inf])
-    (column,) = report.of_columns([Counted(nothing, counts, moments)])
+    (column,) = report.of_columns([ColumnCounts(nothing, counts, moments)])
     assert not column.statistics
     assert column.note == "no reference: only counted"
     assert column.facts == {
@@ -526,7 +526,7 @@ def test_a_histogram_says_where_it_begins_and_ends() -> None:
     assert labels(only(usual, [*usual, 1e6])) == ["0", "> 19.6"]
     days = np.array(["2026-03-01", "2026-03-09"], "M8[D]").repeat(50)
     profile = Profile.fit({"x": days})
-    counted = Counted(profile["x"], *count(profile["x"], days.astype("M8[us]").astype(np.int64)))
+    counted = ColumnCounts(profile["x"], *count(profile["x"], days.astype("M8[us]").astype(np.int64)))
     dated = labels(report.of_columns([counted])[0])
     assert [each[:10] for each in dated] == ["2026-03-01", "2026-03-09"]
     assert labels(only(np.full(100, np.nan), [np.nan])) == ["missing"]

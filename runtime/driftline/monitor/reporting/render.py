@@ -84,7 +84,7 @@ def terminal(report: Report) -> RenderableType:
     parts: list[RenderableType] = [Text(_heading(report), "bold")]
     for group in _groups(report):
         label = Text(f"{group.kind:<8}", _COLOURS[group.kind])
-        parts.append(label.append(group.told(len(report.columns)), "default"))
+        parts.append(label.append(group.describe(len(report.columns)), "default"))
     if report.whole:
         parts.append(Text(f"whole rows: {_whole(report)}"))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -123,7 +123,7 @@ def html(report: Report, complete: str = COMPLETE) -> str:
 
     complete  what has all columns
     """
-    told = [(escape(group.kind), group.told(len(report.columns))) for group in _groups(report)]
+    told = [(escape(group.kind), group.describe(len(report.columns))) for group in _groups(report)]
     signals = "".join(f'<p class="signal {kind}"><b>{kind}</b> {_typeset(text)}</p>' for kind, text in told)
     held = _held(report)
     whole = f"<p>Whole rows: {escape(_whole(report))}</p>" if report.whole else ""

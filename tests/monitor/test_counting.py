@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.errors import BadRequest
-from driftline.monitor.counting import Counter, Taken
+from driftline.monitor.counting import Counter, WindowCounts
 from driftline.monitor.reading import BLOCK_ROWS, Reader
 from driftline.monitor.reference.column import Categorical, Reference
 from driftline.monitor.reference.profile import Profile
@@ -87,7 +87,7 @@ def counted(profile: Profile, *batches: object) -> dict[str, np.ndarray]:
     for batch in batches:
         for matrix, codes in Reader(counter.numeric, counter.categorical).blocks(batch):
             counter.add(matrix, codes)
-    return Taken(counter).window(0, datetime.now(UTC)).counts
+    return WindowCounts(counter).window(0, datetime.now(UTC)).counts
 
 
 def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
@@ -208,9 +208,9 @@ def test_another_counter_holds_rows_of_its_own(profile: Profile) -> None:
     one = Counter(profile)
     blocks = [next(iter(Reader(one.numeric, one.categorical).blocks(data(3, seed)))) for seed in (1, 2)]
     one.add(*blocks[0])
-    other = one.another()
+    other = one.empty_copy()
     other.add(*blocks[1])
     for counter, seed in ((one, 1), (other, 2)):
-        found = Taken(counter).window(3, datetime.now(UTC)).counts
+        found = WindowCounts(counter).window(3, datetime.now(UTC)).counts
         for name, expected in plain_counts(profile, data(3, seed)).items():
             np.testing.assert_array_equal(found[name], expected)

@@ -73,7 +73,7 @@ def test_long_batches_come_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_matrix_is_taken_as_it_is_or_not_at_all() -> None:
     reader = reader_of(Profile.fit({"x": ROWS}))
-    assert reader.as_it_is({"x": ROWS}) is ROWS
+    assert reader.as_matrix({"x": ROWS}) is ROWS
     for other in (
         {"x": ROWS.astype(np.float64)},
         {"x": ROWS[:, :2]},
@@ -83,8 +83,8 @@ def test_one_matrix_is_taken_as_it_is_or_not_at_all() -> None:
         {"x": ROWS.tolist()},
         pd.DataFrame(ROWS),
     ):
-        assert reader.as_it_is(other) is None
-    assert reader_of(Profile.fit({"x": ROWS, "label": LABELS})).as_it_is({"x": ROWS}) is None
+        assert reader.as_matrix(other) is None
+    assert reader_of(Profile.fit({"x": ROWS, "label": LABELS})).as_matrix({"x": ROWS}) is None
 
 
 def test_categories_come_as_numbers_of_any_kind() -> None:

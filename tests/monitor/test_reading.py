@@ -30,7 +30,7 @@ def reader_of(profile: Profile) -> Reader:
 def read(reader: Reader, columns: Any) -> tuple[np.ndarray, list[np.ndarray]]:
     """All blocks, one behind the other."""
     blocks = list(reader.blocks(columns))
-    codes = [np.concatenate(each) for each in zip(*(codes for _, codes in blocks), strict=True)]
+    codes = [np.concatenate(parts) for parts in zip(*(codes for _, codes in blocks), strict=True)]
     return np.concatenate([matrix for matrix, _ in blocks]), codes
 
 
@@ -49,9 +49,9 @@ def test_tensors_are_read_at_once_as_they_are_column_by_column(rows: int, dtype:
     np.testing.assert_array_equal(matrix, np.column_stack([x.astype(np.float32), score]))
     expected = [value if 0 <= value < 3 else 3 for value in label]
     np.testing.assert_array_equal(codes, expected)
-    again, (same,) = read(reader, columns)
+    again, (second_codes,) = read(reader, columns)
     np.testing.assert_array_equal(again, matrix)
-    np.testing.assert_array_equal(same, codes)
+    np.testing.assert_array_equal(second_codes, codes)
 
 
 def test_a_plan_is_made_anew_for_another_form() -> None:

@@ -290,10 +290,10 @@ class Monitor:
         assert self._signaller is not None
         names = self._signaller.columns_of(finding)
         self._seen_in_window.update((finding.kind, name) for name in names)
-        new = [name for name in names if (finding.kind, name) not in self._signals]
-        if not new:
+        new_columns = [name for name in names if (finding.kind, name) not in self._signals]
+        if not new_columns:
             return []
-        signals = self._signaller.signals(finding, new, self._window(), self.rows)
+        signals = self._signaller.signals(finding, new_columns, self._window(), self.rows)
         self._signals |= {(signal.kind, signal.column): signal for signal in signals}
         self._log(signals)
         return signals

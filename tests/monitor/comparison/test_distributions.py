@@ -28,8 +28,8 @@ def test_the_value_of_a_tail_is_scipys(chance: float, freedom: int) -> None:
 
 @given(st.lists(st.one_of(st.floats(0, 20), st.floats(0.9, 1.1)), max_size=5))
 def test_kolmogorovs_tail_is_scipys(values: list[float]) -> None:
-    found = kolmogorov_tail(np.array(values))
-    np.testing.assert_allclose(found, special.kolmogorov(np.array(values)), rtol=1e-11, atol=1e-300)
+    actual = kolmogorov_tail(np.array(values))
+    np.testing.assert_allclose(actual, special.kolmogorov(np.array(values)), rtol=1e-11, atol=1e-300)
 
 
 def test_the_normal_tail_is_scipys() -> None:

@@ -75,10 +75,10 @@ groups = st.lists(st.builds(Group, st.integers(0, 300), st.booleans()), min_size
 
 
 @given(groups)
-def test_a_split_shares_every_group_out_whole(some: list[Group]) -> None:
-    shares, gaps = split(some, 0)
-    total = sum(group.rows for group in some)
-    assert shares.shape == (len(some), BINS)
+def test_a_split_shares_every_group_out_whole(parts: list[Group]) -> None:
+    shares, gaps = split(parts, 0)
+    total = sum(group.rows for group in parts)
+    assert shares.shape == (len(parts), BINS)
     assert gaps.shape == (BINS,)
     np.testing.assert_allclose(shares.sum(axis=1), 1)
     assert (shares >= 0).all()
@@ -86,7 +86,7 @@ def test_a_split_shares_every_group_out_whole(some: list[Group]) -> None:
     assert gaps[-1] == 1
     # In order: a group begins in the rank bin in which the one before it ends, or in a later one.
     bins = [np.flatnonzero(row) for row in shares]
-    assert all(one[-1] <= other[0] for one, other in pairwise(bins))
+    assert all(earlier[-1] <= later[0] for earlier, later in pairwise(bins))
 
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=40))

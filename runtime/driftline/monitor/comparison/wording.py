@@ -220,9 +220,9 @@ def _z_score(chance: float) -> float:
     return -NormalDist().inv_cdf(chance / 2)
 
 
-def _rate_change(what: str, before: float, after: float) -> tuple[float, str]:
+def _rate_change(subject: str, before: float, after: float) -> tuple[float, str]:
     """Return Cohen's h, and the words."""
-    return 2 * abs(asin(sqrt(after)) - asin(sqrt(before))), f"{what} {percents(before, after)}"
+    return 2 * abs(asin(sqrt(after)) - asin(sqrt(before))), f"{subject} {percents(before, after)}"
 
 
 def _below_edge(reference: Numeric, edge: int) -> str:

@@ -192,16 +192,16 @@ class Looks:
         sizes = np.array(self._sizes)
         is_merged = sizes > 1
         index = self.start_index(actual)
-        rows_before = (1 - share[index]) * sizes[index] * is_merged[index]
-        if index and is_merged[index - 1] and share[index - 1] * sizes[index - 1] > rows_before:
+        looks_before = (1 - share[index]) * sizes[index] * is_merged[index]
+        if index and is_merged[index - 1] and share[index - 1] * sizes[index - 1] > looks_before:
             index -= 1
-            rows_before = (1 - share[index]) * sizes[index]
+            looks_before = (1 - share[index]) * sizes[index]
         first = self._looks[index]
         # Within two standard errors: a row's log likelihood ratio varies by about `difference`.
         is_whole = not is_merged[index] or (1 - share[index]) * np.sqrt(difference[index]) <= 2
         if first.rows == 0 and is_whole:
             return Onset(datetime.fromtimestamp(first.when, UTC), rows, True)
-        fraction = round(rows_before) / sizes[index]
+        fraction = round(looks_before) / sizes[index]
         following = self._looks[index + 1] if fraction else first
         when = first.when + fraction * (following.when - first.when)
         onset_rows = first.rows + round(fraction * (following.rows - first.rows))

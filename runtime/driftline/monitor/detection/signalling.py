@@ -41,7 +41,9 @@ class Signaller:
         """Return the columns of a finding; '' for the model as a whole."""
         return ("",) if finding.together else self._names_of(finding)
 
-    def signals(self, finding: Finding, new: Sequence[str], window: Window, rows: int) -> list[Signal]:
+    def signals(
+        self, finding: Finding, new_columns: Sequence[str], window: Window, rows: int
+    ) -> list[Signal]:
         """Return a signal for each new column of a finding, or one for the model as a whole.
 
         window  the current one
@@ -51,7 +53,7 @@ class Signaller:
         if finding.together:
             return [self._model_signal(finding, onsets[0], window, rows)]
         names = self.columns_of(finding)
-        indices = [index for index, name in enumerate(names) if name in new]
+        indices = [index for index, name in enumerate(names) if name in new_columns]
         columns = [finding.columns[index] for index in indices]
         reports = self._onset_reports(columns, [onsets[index] for index in indices], window, rows)
         unexplained = [place for place, column in enumerate(reports) if column.words == NONE]

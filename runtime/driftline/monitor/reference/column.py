@@ -148,7 +148,7 @@ def numeric(name: str, order: Order, special: Array, moments: Array) -> Numeric:
     missing, plus, minus = (int(count) for count in special)
     rows = order.rows + minus + plus + missing
     edges = _edges(order, rows, minus)
-    below = np.array([0, *(order.below(edge) for edge in edges), order.rows])
+    below = np.array([0, *(order.count_below(edge) for edge in edges), order.rows])
     inner = np.maximum(np.diff(np.maximum.accumulate(below)), 0)
     counts = np.array([*inner, missing, plus, minus], np.int64)
     # A sketch counts for as many rows as a sample of the same accuracy.
@@ -180,13 +180,13 @@ def _edges(order: Order, rows: int, minus: int) -> Array:
     edges: set[float] = set()
     for rank in cut_ranks(rows, BINS) if rows else ():
         if 1 <= rank - minus <= order.rows:
-            value = order.at(rank - minus)
+            value = order.value_at(rank - minus)
             edges.add(value)
-            if order.upto(value) - order.below(value) > order.resolution:
+            if order.count_up_to(value) - order.count_below(value) > order.resolution:
                 edges.add(_next_float32(value))
     if order.rows:
-        edges.add(order.at(1))
-        edges.add(_next_float32(order.at(order.rows)))
+        edges.add(order.value_at(1))
+        edges.add(_next_float32(order.value_at(order.rows)))
     return np.array(sorted(edge for edge in edges if np.isfinite(edge)), np.float32)
 
 

@@ -87,7 +87,7 @@ def test_what_was_observed_before_a_worker_follows_can_be_collected_at_once() ->
         share.follow()
         collector.collect()
         assert monitor.rows == rows * (rows + 1) // 2
-        assert not collector.waits
+        assert not collector.has_unrequested_rows
 
 
 def test_a_monitor_looks_and_turns_when_enough_has_come_in_all() -> None:

@@ -85,11 +85,11 @@ class Share:
 
     def warm_up(self) -> None:
         """Load all compiled code, so that no batch waits for it."""
-        self._count(*self._reader.nothing())
+        self._count(*self._reader.empty_block())
 
     def observe(self, columns: object) -> None:
         """Count rows; see Monitor.observe."""
-        matrix = self._reader.as_it_is(columns)
+        matrix = self._reader.as_matrix(columns)
         if matrix is not None:
             self._count(matrix, ())
             return
@@ -152,7 +152,7 @@ class Collector:
             self._slab.wanted = 1 - self._slab.used
 
     @property
-    def waits(self) -> bool:
+    def has_unrequested_rows(self) -> bool:
         """Whether there are rows that were not requested."""
         return bool(self._slab.rows[self._slab.used])
 

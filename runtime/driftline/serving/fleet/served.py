@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from driftline.config import Monitoring
 from driftline.errors import Unavailable
-from driftline.monitor.observer import passes
+from driftline.monitor.observer import is_temporary
 from driftline.monitor.reference.capture import Capture
 from driftline.registry.source import Version
 from driftline.serving.fleet.arena import Arena, Region
@@ -126,7 +126,7 @@ class FleetWatch(Watch):
         """Take the counts that the workers have handed over, and request more if the monitor needs them."""
         for collector in self._collectors:
             collector.collect()
-            if collector.waits:
+            if collector.has_unrequested_rows:
                 collector.ask()
 
     def ask(self) -> None:
@@ -173,7 +173,7 @@ class FleetWatch(Watch):
         try:
             monitor = super()._make_monitor()
         except Exception as error:
-            if not passes(error):  # otherwise it is retried, and the workers' rows wait
+            if not is_temporary(error):  # otherwise it is retried, and the workers' rows wait
                 self._loop.call_soon_threadsafe(self._begin, None)
             raise
         self._loop.call_soon_threadsafe(self._begin, monitor)

@@ -107,7 +107,7 @@ def bet(recent: float, expected: float, total: float) -> float:
 
 
 @body
-def projected(q: float, b: float, multiplier: float, radius: float) -> float:
+def projected_share(q: float, b: float, multiplier: float, radius: float) -> float:
     """Return a bin's share in the reverse information projection, given the ball constraint's multiplier L.
 
     The p that minimises sum q log(q / p) within sum (p - b)^2 / b <= radius^2 satisfies L p^2 / b - s p = q,
@@ -133,32 +133,32 @@ def multiplier_of(recent: Any, floored: Any, total: float, radius: float) -> flo
         distance += (bet(recent[k], b, total) - b) ** 2 / b
     if distance <= square:
         return 0.0
-    shrink, start = radius / math.sqrt(distance), 1.0
+    shrink, initial = radius / math.sqrt(distance), 1.0
     for k in range(len(recent)):
         b = floored[k]
         q = bet(recent[k], b, total)
-        start -= q * b / (b + shrink * (q - b))
+        initial -= q * b / (b + shrink * (q - b))
     low, high = 0.0, 1 / square
-    multiplier = min(start / square, high)
+    multiplier = min(initial / square, high)
     for _ in range(60):
         excess, slope = 0.0, 0.0
         for k in range(len(recent)):
             b = floored[k]
             q = bet(recent[k], b, total)
-            p = projected(q, b, multiplier, radius)
-            gain = p * (1 + square - p / b)
-            excess += gain
-            slope += gain * (1 + square - 2 * p / b) / (1 + multiplier * (2 * p / b - 1 - square))
+            p = projected_share(q, b, multiplier, radius)
+            term = p * (1 + square - p / b)
+            excess += term
+            slope += term * (1 + square - 2 * p / b) / (1 + multiplier * (2 * p / b - 1 - square))
         if excess < 0:
             low = multiplier
         else:
             high = multiplier
-        following = multiplier - excess / slope if slope > 0 else high
-        if not low < following < high:
-            following = (low + high) / 2
-        moved = abs(following - multiplier)
-        multiplier = following
-        if moved <= 1e-12 * multiplier + 1e-15:
+        candidate = multiplier - excess / slope if slope > 0 else high
+        if not low < candidate < high:
+            candidate = (low + high) / 2
+        step = abs(candidate - multiplier)
+        multiplier = candidate
+        if step <= 1e-12 * multiplier + 1e-15:
             break
     return multiplier
 
@@ -184,7 +184,7 @@ def alarm_gain(
     gain, rows, mass = 0.0, 0.0, 0.0
     for k in range(len(counts)):
         q = bet(recent[k], floored[k], total)
-        p = projected(q, floored[k], multiplier, radius)
+        p = projected_share(q, floored[k], multiplier, radius)
         mass += p
         if counts[k] > 0:
             rows += counts[k]
@@ -209,7 +209,7 @@ def remember(counts: Any, decay: float, recent: Any) -> None:
 
 
 @body
-def look_at(
+def look_at_column(
     column: int,
     counts: Any,
     gaps: Any,
@@ -222,28 +222,28 @@ def look_at(
     alarm: Any,
 ) -> None:
     """Do one look at one column."""
-    n, g, b, old = counts[column], gaps[column], floored[column], seen[column]
+    n, g, b, seen_counts = counts[column], gaps[column], floored[column], seen[column]
     rows = 0.0
     for k in range(len(n)):
         rows += n[k]
     if rows == 0:
         return
-    fair = fair_price(n, g, old)
+    fair = fair_price(n, g, seen_counts)
     for h in range(len(half_lives)):
         decay = 0.5 ** (rows / half_lives[h])
-        lately = recent[column, 0, h]
-        gain = change_gain(n, g, old, lately, total_of(lately), fair)
+        recent_rows = recent[column, 0, h]
+        gain = change_gain(n, g, seen_counts, recent_rows, total_of(recent_rows), fair)
         change[column, h] = log_sum(change[column, h], math.log(rows)) + gain
-        remember(n, decay, lately)
-        lately = recent[column, 1, h]
-        total = total_of(lately)
-        multiplier = multiplier_of(lately, b, total, radius[column])
+        remember(n, decay, recent_rows)
+        recent_rows = recent[column, 1, h]
+        total = total_of(recent_rows)
+        multiplier = multiplier_of(recent_rows, b, total, radius[column])
         if multiplier > 0:
-            gain = alarm_gain(n, b, lately, total, radius[column], multiplier)
+            gain = alarm_gain(n, b, recent_rows, total, radius[column], multiplier)
             alarm[column, h] = log_sum(alarm[column, h], math.log(rows)) + gain
-        remember(n, decay, lately)
+        remember(n, decay, recent_rows)
     for k in range(len(n)):
-        old[k] += n[k]
+        seen_counts[k] += n[k]
 
 
 @driver
@@ -259,7 +259,7 @@ def _look(
     alarm: Any,
 ) -> None:
     for column in range(len(counts)):
-        look_at(column, counts, gaps, floored, radius, half_lives, recent, seen, change, alarm)
+        look_at_column(column, counts, gaps, floored, radius, half_lives, recent, seen, change, alarm)
 
 
 @grid
@@ -276,4 +276,4 @@ def _look_cuda(
 ) -> None:
     column = cuda.grid(1)
     if column < len(counts):
-        look_at(column, counts, gaps, floored, radius, half_lives, recent, seen, change, alarm)
+        look_at_column(column, counts, gaps, floored, radius, half_lives, recent, seen, change, alarm)

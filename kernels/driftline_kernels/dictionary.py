@@ -31,24 +31,24 @@ class Dictionary(NamedTuple):
 
     slots    (a power of two,) int32; the code of the string that hashes there, or -1
     keys     (n, 3) uint64; the words of each string, and its length
-    offsets  (n + 1,) int64; where each string starts in `known`
-    known    (bytes,) uint8
+    offsets  (n + 1,) int64; where each string starts in `utf8`
+    utf8     (bytes,) uint8; all strings, one after another
     """
 
     slots: Any
     keys: Any
     offsets: Any
-    known: Any
+    utf8: Any
 
 
-def build(offsets: NDArray[np.int64], known: NDArray[np.uint8]) -> Dictionary:
+def build(offsets: NDArray[np.int64], utf8: NDArray[np.uint8]) -> Dictionary:
     """Return the dictionary of n distinct strings, whose codes are their indices."""
     count = len(offsets) - 1
     if count > MAX_INTERPRETED:
         compiling.load()
     slots = np.full(1 << (2 * count).bit_length(), -1, np.int32)
-    dictionary = Dictionary(slots, np.zeros((count, 3), np.uint64), offsets, known)
-    _build(known.ctypes.data, *dictionary)
+    dictionary = Dictionary(slots, np.zeros((count, 3), np.uint64), offsets, utf8)
+    _build(utf8.ctypes.data, *dictionary)
     return dictionary
 
 
@@ -74,21 +74,21 @@ def slot_of(a: Any, b: Any, size: int, slots: Any) -> Any:
 
 
 @body
-def code_at(text: int, size: int, slots: Any, keys: Any, offsets: Any, known: Any, unseen: int) -> Any:
+def code_at(text: int, size: int, slots: Any, keys: Any, offsets: Any, utf8: Any, unseen: int) -> Any:
     """Return the code of the string of `size` bytes at an address, or `unseen`."""
     a, b = words_of(text, size)
     slot = slot_of(a, b, size, slots)
     while slots[slot] >= 0:
         code = np.uint64(slots[slot])
         if keys[code, 0] == a and keys[code, 1] == b and keys[code, 2] == np.uint64(size):
-            if size <= SHORT or equal_bytes(bytes_at(text), 0, size, known, offsets[code]):
+            if size <= SHORT or equal_bytes(bytes_at(text), 0, size, utf8, offsets[code]):
                 return np.int64(code)
         slot = (slot + np.uint64(1)) & np.uint64(len(slots) - 1)
     return np.int64(unseen)
 
 
 @driver
-def _build(address: int, slots: Any, keys: Any, offsets: Any, known: Any) -> None:
+def _build(address: int, slots: Any, keys: Any, offsets: Any, utf8: Any) -> None:
     for code in range(len(keys)):
         size = offsets[code + 1] - offsets[code]
         a, b = words_of(address + offsets[code], size)

@@ -25,7 +25,7 @@ FLOAT32, FLOAT64, INT8, INT16, INT32, INT64, UINT8, UINT16, UINT32, UINT64, BITS
 )
 """The kinds of columns: numbers, Arrow's booleans, and strings with offsets of four and of eight bytes."""
 
-PACKED, PLACED = -1, -2
+PACKED, COMPLETE = -1, -2
 """Instead of an Arrow array's index: the column is packed, or its source is complete already."""
 
 ARROW_ARRAY = 10
@@ -80,17 +80,17 @@ def locate(struct: int, children: Any, sources: Any) -> int:
 
 
 @driver
-def place(structs: int, packed: int, rows: int, parts: Any, sources: Any) -> None:
+def locate_joined(structs: int, packed: int, rows: int, locations: Any, sources: Any) -> None:
     """Set the addresses, first rows and bitmaps of columns that are concatenated in a few arrays.
 
-    structs  address of an array of ArrowArrays
-    packed   address of numbers of eight bytes
-    parts    (columns, 2) int64; the index of the ArrowArray that has the column, or PACKED, or PLACED for one
-             that is left unchanged; and how many columns of `rows` rows precede it there
-    sources  (columns, FIELDS) int64, written except kinds, strides and units
+    structs    address of an array of ArrowArrays
+    packed     address of numbers of eight bytes
+    locations  (columns, 2) int64; the index of the ArrowArray that has the column, or PACKED, or COMPLETE for
+               one that is left unchanged; and how many columns of `rows` rows precede it there
+    sources    (columns, FIELDS) int64, written except kinds, strides and units
     """
-    for column in range(len(parts)):
-        array, first = parts[column, 0], parts[column, 1] * rows
+    for column in range(len(locations)):
+        array, first = locations[column, 0], locations[column, 1] * rows
         if array >= 0:
             locate_column(structs + 8 * ARROW_ARRAY * array, first, sources[column])
         elif array == PACKED:

@@ -33,7 +33,7 @@ class Template(NamedTuple):
     targets: NDArray[np.int64]
 
 
-def template(prefixes: Sequence[bytes], targets: Sequence[int]) -> Template:
+def build_template(prefixes: Sequence[bytes], targets: Sequence[int]) -> Template:
     """Return the template of a row with these texts before its numbers."""
     lengths = [-(-len(text) // 8) for text in prefixes]
 

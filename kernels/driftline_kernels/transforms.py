@@ -37,7 +37,7 @@ WORDS = 6
 """Numbers of an instruction."""
 
 EMIT, ONE_HOT, CONSTANT, FILL, MISSING, CENTRE, SCALE, CLIP, LOG1P, POWER, BIN, FIND, TABLE = range(13)
-ADD, SUBTRACT, MULTIPLY, DIVIDE, PART, SINE, COSINE, PAIR, MIX, BUCKET, KNOWN, CLEAR = range(13, 25)
+ADD, SUBTRACT, MULTIPLY, DIVIDE, PART, SINE, COSINE, PAIR, MIX, BUCKET, CHECK, CLEAR = range(13, 25)
 BOX_COX, YEO_JOHNSON, SHARE, PROBIT, ADD_SCALED, PIECEWISE = range(25, 31)
 """The operations; see `execute`, `calculate` and `encode`."""
 
@@ -56,7 +56,7 @@ class Program(NamedTuple):
     parameters  (p,) float64
     directory   (t, 4) int64; for each table of strings its first slot, the slot after its last, its first
                 string, the number of its strings
-    slots       int32, keys uint64, offsets int64, known uint8: tables of driftline_kernels.dictionary,
+    slots       int32, keys uint64, offsets int64, utf8 uint8: tables of driftline_kernels.dictionary,
                 concatenated
     registers   how many the instructions use
     checked     whether a row can fail
@@ -69,7 +69,7 @@ class Program(NamedTuple):
     slots: Any
     keys: Any
     offsets: Any
-    known: Any
+    utf8: Any
     registers: int
     checked: bool
 
@@ -91,7 +91,7 @@ def read(sources: Any, program: Program, registers: Any, rows: int | None = None
     rows  the number of rows, if it is less than the registers hold
     """
     rows = registers.shape[1] if rows is None else rows
-    tables = (program.directory, program.slots, program.keys, program.offsets, program.known)
+    tables = (program.directory, program.slots, program.keys, program.offsets, program.utf8)
     _read(sources, program.reads, *tables, 0, rows, registers)
 
 
@@ -128,7 +128,7 @@ def execute(code: Any, parameters: Any, registers: Any, first: int, stop: int, o
                 offset = np.int64(p[np.uint64(x[row])])
                 if offset >= 0:
                     out[row, target + offset] = 1
-        elif operation == KNOWN:  # codes from p on are unknown
+        elif operation == CHECK:  # codes from p on are unknown
             for row in range(first, stop):
                 if x[row] >= p[0] and registers[target, row] == 0:
                     registers[target, row] = index + 1
@@ -241,7 +241,7 @@ def read_codes(
     slots: Any,
     keys: Any,
     offsets: Any,
-    known: Any,
+    utf8: Any,
     null: int,
     unseen: int,
     codes: Any,
@@ -254,7 +254,7 @@ def read_codes(
             codes[row] = null
         else:
             start, stop = span(source, index)
-            codes[row] = code_at(text + start, stop - start, slots, keys, offsets, known, unseen)
+            codes[row] = code_at(text + start, stop - start, slots, keys, offsets, utf8, unseen)
 
 
 @body
@@ -288,7 +288,7 @@ def _read(
     slots: Any,
     keys: Any,
     offsets: Any,
-    known: Any,
+    utf8: Any,
     first: int,
     rows: int,
     registers: Any,
@@ -313,7 +313,7 @@ def _read(
                 slots[slot:stop],
                 table_keys,
                 table_offsets,
-                known,
+                utf8,
                 null,
                 unseen,
                 registers[target],
@@ -335,7 +335,7 @@ def _apply(
     slots: Any,
     keys: Any,
     offsets: Any,
-    known: Any,
+    utf8: Any,
     count: int,
     checked: bool,
     out: Any,
@@ -344,7 +344,7 @@ def _apply(
     registers = np.empty((count, min(rows, BLOCK)))
     for first in range(0, rows, BLOCK):
         block_rows = min(BLOCK, rows - first)
-        _read(sources, reads, directory, slots, keys, offsets, known, first, block_rows, registers)
+        _read(sources, reads, directory, slots, keys, offsets, utf8, first, block_rows, registers)
         if checked:
             registers[FAULTS, :block_rows] = 0
         _run(registers, code, parameters, block_rows, out[first : first + block_rows])

@@ -79,7 +79,7 @@ if TYPE_CHECKING:
         TargetMean,
     )
     from driftline.features.transform import Transform
-    from driftline.monitor.at_once import compare
+    from driftline.monitor.compare import compare
     from driftline.monitor.detection.signals import Signal
     from driftline.monitor.monitor import Monitor
     from driftline.monitor.reference.profile import Profile
@@ -90,7 +90,7 @@ if TYPE_CHECKING:
 _MODULES = dict.fromkeys(__all__, "driftline.features.spec") | {
     "Model": "driftline.engine.model",
     "Transform": "driftline.features.transform",
-    "compare": "driftline.monitor.at_once",
+    "compare": "driftline.monitor.compare",
     "History": "driftline.monitor.reporting.history",
     "Monitor": "driftline.monitor.monitor",
     "Profile": "driftline.monitor.reference.profile",

@@ -57,14 +57,14 @@ def steps() -> Iterator[Any]:
     yield dl.Clip("y", low=-1e-3, high=2e-3, into="clipped")
     yield dl.Log1p("x", into="logarithm")
     yield from (
-        dl.Power("x", exponent, into=f"power{place}") for place, exponent in enumerate((0.5, -1.5, 3))
+        dl.Power("x", exponent, into=f"power{index}") for index, exponent in enumerate((0.5, -1.5, 3))
     )
     yield dl.Bucketise("x", quantiles=7, into="bucket")
     yield dl.Quantile("x", 9, into="share_below")
     yield dl.Quantile("x", 9, normal=True, into="normal")
     yield dl.Power("x", -0.5, "yeo_johnson", into="yeo_johnson")
     yield dl.Power("x", 0.0, "box_cox", into="log")
-    yield from (dl.Arithmetic("x", operator, "y", into=f"by{place}") for place, operator in enumerate("+-*/"))
+    yield from (dl.Arithmetic("x", operator, "y", into=f"by{index}") for index, operator in enumerate("+-*/"))
     yield dl.Linear(["x", "y", "whole"], [0.3, -1e3, 0.7], 0.1, into="sum")
     pieces = [[1, 0, 0], [0.1, 0.2, -0.3], [3, 2, 1]]
     yield dl.Piecewise("x", [0, 2.5], pieces, into="pieces")
@@ -97,16 +97,18 @@ def main() -> None:
     if "--arrow" in sys.argv:
         import pyarrow as pa
 
-        data = [pa.RecordBatch.from_pydict(each).slice(1) for each in data[:3]]
+        data = [pa.RecordBatch.from_pydict(batch).slice(1) for batch in data[:3]]
     assert compiling.interpreted()
-    before = [transform.apply(each) for each in data]
+    interpreted = [transform.apply(batch) for batch in data]
     compiling.load()
-    after = [transform.apply(each) for each in data]
+    compiled = [transform.apply(batch) for batch in data]
     again = dl.Transform(steps()).fit(easy, target)
     differ = {
         name
-        for one, other in zip(before, after, strict=True)
-        for name, a, b in zip(transform.outputs, one.view(np.uint32).T, other.view(np.uint32).T, strict=True)
+        for before, after in zip(interpreted, compiled, strict=True)
+        for name, a, b in zip(
+            transform.outputs, before.view(np.uint32).T, after.view(np.uint32).T, strict=True
+        )
         if not np.array_equal(a, b)
     }
     same = again.to_dict() == transform.to_dict()

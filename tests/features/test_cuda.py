@@ -95,19 +95,21 @@ def test_a_whole_transform_on_cuda_has_the_bits_of_the_cpu(tmp_path: Path) -> No
     registers = np.zeros((program.registers, ROWS))
     with Reader(transform.inputs).open(data) as sources:
         kernel.read(sources.table, program, registers)
-    given, made, script = (tmp_path / name for name in ("given.npz", "made.npz", "simulated.py"))
+    inputs_file, results_file, script = (
+        tmp_path / name for name in ("given.npz", "made.npz", "simulated.py")
+    )
     out = np.full((ROWS, transform.width), 7, np.float32)
-    np.savez(given, code=program.code, parameters=program.parameters, registers=registers, out=out)
+    np.savez(inputs_file, code=program.code, parameters=program.parameters, registers=registers, out=out)
     script.write_text(SIMULATED)
     simulator = {"NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, script, given, made]
+    command = [sys.executable, script, inputs_file, results_file]
     run = subprocess.run(command, env=os.environ | simulator, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     kernel.run(registers, program, out)
-    theirs = np.load(made)
+    theirs = np.load(results_file)
     assert theirs["out"].tobytes() == out.tobytes()
     assert theirs["registers"][kernel.FAULTS].tobytes() == registers[kernel.FAULTS].tobytes()
     assert np.count_nonzero(registers[kernel.FAULTS]) == np.count_nonzero(data["n"] == 5) > 0
-    known = {name: each[data["n"] < 5] for name, each in data.items()}
-    assert transform.apply(known).tobytes() == out[data["n"] < 5].tobytes()
+    with_known_categories = {name: column[data["n"] < 5] for name, column in data.items()}
+    assert transform.apply(with_known_categories).tobytes() == out[data["n"] < 5].tobytes()
     assert set(program.code[:, 0].tolist()) == set(range(kernel.PIECEWISE + 1))  # every operation

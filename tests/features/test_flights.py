@@ -76,14 +76,14 @@ def test_one_flight_has_the_bits_it_has_among_others(
 ) -> None:
     transform, features = served
     rows = sample(flights)[:200]
-    whole = transform.apply(rows)
+    matrix_of_all = transform.apply(rows)
     for row in range(len(rows)):
         columns = {
             name: rows[name].to_numpy(object if name in CATEGORIES else np.float64)[row : row + 1]
             for name in FEATURES
         }
         (matrix,) = features.apply(columns).values()
-        np.testing.assert_array_equal(matrix.view(np.uint32), whole[row : row + 1].view(np.uint32))
+        np.testing.assert_array_equal(matrix.view(np.uint32), matrix_of_all[row : row + 1].view(np.uint32))
 
 
 def test_a_gpu_has_the_bits_of_training(

@@ -36,7 +36,7 @@ from sklearn.preprocessing import (
 
 import driftline as dl
 from driftline.errors import BadRequest
-from driftline.features.sklearn import imported, width_of
+from driftline.features.sklearn import import_fitted, width_of
 from driftline.features.sklearn_steps import TRANSFORMERS
 
 
@@ -267,9 +267,9 @@ def test_an_import_of_another_width_is_refused(
 
 def test_widths_are_compared_on_a_row_that_has_known_categories() -> None:
     encoders = [("s", OneHotEncoder(), ["t"]), ("n", OrdinalEncoder(), ["n"])]
-    parts = ColumnTransformer([*encoders, ("log", FunctionTransformer(np.log1p), ["b"])])
-    fitted = parts.fit(frame())
-    assert width_of(fitted, imported(fitted)) == dl.Transform.from_sklearn(fitted).width == 5
+    encoder = ColumnTransformer([*encoders, ("log", FunctionTransformer(np.log1p), ["b"])])
+    fitted = encoder.fit(frame())
+    assert width_of(fitted, import_fitted(fitted)) == dl.Transform.from_sklearn(fitted).width == 5
 
 
 REAL = st.one_of(st.just(np.nan), st.floats(-100, 100), st.integers(-3, 3).map(float), st.floats(0.001, 1.0))
@@ -284,8 +284,8 @@ def same_as_theirs(fitted: Any, values: Any) -> None:
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @settings(max_examples=60, deadline=None)
 @given(st.lists(REAL, min_size=5, max_size=40), st.lists(REAL, min_size=1), st.booleans())
-def test_power_transforms_are_those_of_scikit_learn(seen: Any, more: Any, positive: bool) -> None:
-    x, now = np.array(seen)[:, None], np.array([*seen, *more])[:, None]
+def test_power_transforms_are_those_of_scikit_learn(seen: Any, unseen: Any, positive: bool) -> None:
+    x, now = np.array(seen)[:, None], np.array([*seen, *unseen])[:, None]
     assume(len(set(x[~np.isnan(x)].tolist())) > 2)
     if positive:
         x, now = np.abs(x) + 0.5, np.abs(now) + 0.5
@@ -299,14 +299,14 @@ def test_power_transforms_are_those_of_scikit_learn(seen: Any, more: Any, positi
     st.lists(REAL, min_size=2, max_size=60), st.lists(REAL), st.integers(2, 20), st.booleans(), st.booleans()
 )
 def test_quantile_transforms_are_those_of_scikit_learn(
-    seen: Any, more: Any, points: int, normal: bool, alone: bool
+    seen: Any, unseen: Any, points: int, normal: bool, one_column: bool
 ) -> None:
-    x, now = np.array(seen)[:, None], np.array([*seen, *more])[:, None]
+    x, now = np.array(seen)[:, None], np.array([*seen, *unseen])[:, None]
     assume(np.isfinite(x).any())
     points = min(points, len(x))
     distribution = "normal" if normal else "uniform"
     fitted = QuantileTransformer(n_quantiles=points, output_distribution=distribution, subsample=None).fit(x)
-    if alone:
+    if one_column:
         ours = dl.Transform([dl.Quantile("x", points, normal)]).fit({"x": x[:, 0]})
         np.testing.assert_allclose(ours.apply({"x": now[:, 0]}), fitted.transform(now), rtol=1e-5, atol=1e-6)
     else:
@@ -329,7 +329,7 @@ def test_what_is_not_fitted_is_refused() -> None:
 def test_arrays_have_columns_by_number() -> None:
     x = np.array([[1.0, 2.0], [3.0, 5.0]])
     ours = dl.Transform.from_sklearn(StandardScaler().fit(x))
-    assert [each.name for each in ours.inputs] == ["x0", "x1"]
+    assert [field.name for field in ours.inputs] == ["x0", "x1"]
     assert ours.apply({"x0": x[:, 0], "x1": x[:, 1]}).tolist() == [[-1, -1], [1, 1]]
     assert ours.apply(x).tolist() == dl.Transform([dl.Standardise(["x0", "x1"])]).fit_apply(x).tolist()
     fitted = ColumnTransformer([("b", "passthrough", [1]), ("a", "passthrough", [0])]).fit(x)

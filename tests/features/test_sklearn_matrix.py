@@ -185,7 +185,7 @@ def test_columns_that_nothing_takes_may_hold_anything(transformer: Any) -> None:
     """Those that a ColumnTransformer leaves out were read as numbers if it stood within something else."""
     fitted = clone(transformer).fit(frame().assign(other="text"))
     ours = same(fitted, frame(100, seed=1).assign(other="text"))
-    assert "other" not in [each.name for each in ours.inputs]
+    assert "other" not in [field.name for field in ours.inputs]
 
 
 def test_what_is_missing_is_indicated() -> None:
@@ -204,7 +204,7 @@ def test_a_mean_for_each_of_many_classes(target: Any) -> None:
     fitted = make_pipeline(columns(("t", TargetEncoder(), [*TEXTS, "n"])), StandardScaler()).fit(
         frame(), target
     )
-    assert same(fitted, data).outputs[:3] == tuple(f"t__s_{each}" for each in np.unique(target))
+    assert same(fitted, data).outputs[:3] == tuple(f"t__s_{field}" for field in np.unique(target))
 
 
 def test_largest_magnitudes_are_clipped() -> None:
@@ -267,25 +267,31 @@ def test_components_are_those_of_scikit_learn(rows: Any, kind: Any) -> None:
     st.booleans(),
 )
 def test_splines_are_those_of_scikit_learn(
-    seen: Any, more: Any, knots: int, degree: int, how: str, where: str, bias: bool
+    seen: Any, unseen: Any, knots: int, degree: int, extrapolation: str, where: str, bias: bool
 ) -> None:
     x = np.array(seen)[:, None]
     assume(np.ptp(x) > 1 and (where == "uniform" or np.diff(np.sort(seen)).min() > 0.1))
-    assume(how != "periodic" or degree < knots)
-    spline = SplineTransformer(knots, degree, knots=where, extrapolation=how, include_bias=bias).fit(x)
+    assume(extrapolation != "periodic" or degree < knots)
+    spline = SplineTransformer(
+        knots, degree, knots=where, extrapolation=extrapolation, include_bias=bias
+    ).fit(x)
     assume(spline.n_features_out_ > 0)
-    now = np.array([*seen, *more])[:, None]
+    now = np.array([*seen, *unseen])[:, None]
     same_matrix(spline, now)
 
 
-@pytest.mark.parametrize("how", ["constant", "linear", "continue", "periodic"])
+@pytest.mark.parametrize("extrapolation", ["constant", "linear", "continue", "periodic"])
 @pytest.mark.parametrize("degree", [1, 2, 3])
 @pytest.mark.parametrize(("low", "high"), [(-0.2, 9), (-9, 0.3), (-0.4, 0.3)])
-def test_splines_of_values_that_repeat_at_the_ends(how: str, degree: int, low: float, high: float) -> None:
+def test_splines_of_values_that_repeat_at_the_ends(
+    extrapolation: str, degree: int, low: float, high: float
+) -> None:
     x = np.clip(np.random.default_rng(0).normal(size=(200, 1)), low, high)
     now = np.concatenate([x, x * 2, [[-12.0], [12.0]]])
     for knots in (4, 5, 9):
-        same_matrix(SplineTransformer(knots, degree, knots="quantile", extrapolation=how).fit(x), now)
+        same_matrix(
+            SplineTransformer(knots, degree, knots="quantile", extrapolation=extrapolation).fit(x), now
+        )
 
 
 def test_splines_of_the_hours_of_a_day_and_of_nothing() -> None:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import driftline as dl
 from driftline.errors import BadRequest
-from driftline.features.sources import FEW
-from driftline.features.transform import PART
+from driftline.features.sources import MAX_JOINED_ROWS
+from driftline.features.transform import PART_ROWS
 
 NUMBERS = st.one_of(st.none(), st.integers(-(10**6), 10**6))
 TEXTS = st.one_of(st.none(), st.sampled_from(["", "ä", "北京", "x" * 300, "a\0"]), st.text(max_size=5))
@@ -27,22 +27,22 @@ DATE = "datetime64[ms]"
 def forms(numbers: list[int | None], texts: list[str | None]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Columns of every datatype, as numpy's and as Arrow's."""
     floats = np.array([np.nan if number is None else number for number in numbers])
-    whole = np.array([number or 0 for number in numbers])
+    integers = np.array([number or 0 for number in numbers])
     times = np.array(["NaT" if number is None else 3_600_001 * number for number in numbers], DATE)
     written = np.array([None if np.isnat(time) else str(time) for time in times], object)
     columns = {
         "a": floats,
         "b": floats.astype(np.float32),
-        "c": whole,
-        "d": whole.astype(np.int16),
-        "e": whole > 0,
+        "c": integers,
+        "d": integers.astype(np.int16),
+        "e": integers > 0,
         "s": np.array(texts, object),
         "u": np.array(texts[::-1], object),
         "t": times,
         "i": written,
-        "m": whole * 1000,
+        "m": integers * 1000,
     }
-    return columns, {name: pa.array(each, from_pandas=True) for name, each in columns.items()}
+    return columns, {name: pa.array(column, from_pandas=True) for name, column in columns.items()}
 
 
 def every_kind() -> dl.Transform:
@@ -53,19 +53,19 @@ def every_kind() -> dl.Transform:
 
 
 @settings(max_examples=60)
-@given(st.lists(st.tuples(NUMBERS, TEXTS), min_size=1, max_size=FEW + 5))
+@given(st.lists(st.tuples(NUMBERS, TEXTS), min_size=1, max_size=MAX_JOINED_ROWS + 5))
 def test_numpys_columns_have_the_bits_of_arrows(rows: list[tuple[int | None, str | None]]) -> None:
     columns, arrow = forms([number for number, _ in rows], [text for _, text in rows])
     transform = every_kind()
     matrix = transform.apply(arrow)
     mixed = columns | {name: arrow[name] for name in "asi"}
-    last = {name: each[-1:] for name, each in columns.items()}
+    last = {name: column[-1:] for name, column in columns.items()}
     assert transform.apply(columns).tobytes() == matrix.tobytes()
     assert transform.apply(mixed).tobytes() == matrix.tobytes()
     assert transform.apply(last).tobytes() == matrix[-1:].tobytes()
 
 
-@pytest.mark.parametrize("rows", [1, FEW, FEW + 1])
+@pytest.mark.parametrize("rows", [1, MAX_JOINED_ROWS, MAX_JOINED_ROWS + 1])
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
@@ -95,7 +95,7 @@ def test_columns_that_are_not_alike_are_refused(wrong: Any) -> None:
 
 @pytest.mark.parametrize("start", [0, 70])
 def test_rows_are_counted_from_the_first_of_all_chunks(start: int) -> None:
-    rows = PART + 100
+    rows = PART_ROWS + 100
     texts, numbers = pa.array(["x"] * rows), pa.array(["1"] * rows)
     transform = dl.Transform([dl.OneHot("s", ("x",), unknown="error"), dl.Pass("n"), dl.Read("n", "number")])
     transform.fit({"s": ["x"], "n": [1.0]})
@@ -103,21 +103,21 @@ def test_rows_are_counted_from_the_first_of_all_chunks(start: int) -> None:
     for name, value in (("s", "y"), ("n", "?")):
         columns = {"s": texts, "n": numbers}
         columns[name] = pa.concat_arrays([columns[name][:bad], pa.array([value]), columns[name][bad + 1 :]])
-        whole = pa.record_batch(columns)
-        table = pa.Table.from_batches([whole.slice(0, start), whole.slice(start)])
-        for form in (whole, table, columns):
+        integers = pa.record_batch(columns)
+        table = pa.Table.from_batches([integers.slice(0, start), integers.slice(start)])
+        for form in (integers, table, columns):
             with pytest.raises(
                 BadRequest, match=rf"column '{name}', row {bad}: .*, got '{re.escape(value)}'"
             ):
                 transform.apply(form)
 
 
-def allocated(work: Callable[[], Any]) -> int:
+def allocated(function: Callable[[], Any]) -> int:
     """Bytes that numpy, Python and Arrow's pool hold at once, at most, on top of what was there."""
     with counted() as pool:
         tracemalloc.start()
         try:
-            work()
+            function()
             return tracemalloc.get_traced_memory()[1] + pool.max_memory()
         finally:
             tracemalloc.stop()
@@ -135,11 +135,11 @@ def test_memory_is_that_of_the_matrix_and_a_tenth(coded: bool, chunks: int) -> N
         "t": pa.array(random.integers(0, 10**15, rows)).cast(pa.timestamp("us")),
     }
     steps = [dl.Impute("n"), dl.Standardise("n"), dl.OneHot("s"), dl.DatePart("t"), dl.Cyclic("t_hour")]
-    whole = pa.record_batch(columns)
-    transform = dl.Transform(steps).fit(whole)
+    integers = pa.record_batch(columns)
+    transform = dl.Transform(steps).fit(integers)
     size = -(-rows // chunks)
-    table = pa.Table.from_batches([whole.slice(start, size) for start in range(0, rows, size)])
-    data = table if chunks > 1 else whole
+    table = pa.Table.from_batches([integers.slice(start, size) for start in range(0, rows, size)])
+    data = table if chunks > 1 else integers
     transform.apply(data)  # compiled
     matrix = 4 * rows * transform.width
     assert matrix <= allocated(lambda: transform.apply(data)) <= 1.1 * matrix
@@ -152,4 +152,4 @@ def test_columns_are_joined_from_the_first_time_on(kind: str) -> None:
     transform = dl.Transform([dl.Standardise(["a", "b"])]).fit({"a": [0.0, 1], "b": [0.0, 1]})
     transform.apply(columns)
     plan = transform._reader._plan[1]
-    assert (plan.numbers, plan.alone) == (((0, 1), ()) if kind == "float64" else ((), (0, 1)))
+    assert (plan.numbers, plan.unjoined) == (((0, 1), ()) if kind == "float64" else ((), (0, 1)))

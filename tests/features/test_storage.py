@@ -69,8 +69,8 @@ def test_a_file_with_anything_wrong_in_it_is_refused_or_works() -> None:
         dl.Piecewise("sum", [0, 1], [[0, 1], [2, 3], [4, 5]], 2),
         *(dl.OneHot("s_x_x"), dl.TargetMean("s"), dl.DatePart("t"), dl.Cyclic("t_hour")),
     ]
-    whole = dl.Transform(steps).fit(columns, [0, 1])
-    text = json.dumps(whole.to_dict())
+    transform = dl.Transform(steps).fit(columns, [0, 1])
+    text = json.dumps(transform.to_dict())
     for path in _paths(json.loads(text))[1:]:
         for value in ([], {}, None, -1, 10**30, float("nan"), True, "x", ["x"], [[1]], [["x", 1, 2]]):
             try:

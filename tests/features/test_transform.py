@@ -65,13 +65,13 @@ def test_scalers_are_those_of_scikit_learn(values: list[float | None]) -> None:
 @given(NUMBERS, st.integers(2, 9))
 def test_quantile_buckets_are_those_of_scikit_learn(values: list[float | None], quantiles: int) -> None:
     x = column(values)
-    known = x[~np.isnan(x)]
+    present = x[~np.isnan(x)]
     ours = dl.Transform([dl.Bucketise("x", quantiles=quantiles)]).fit({"x": x})
     assert np.isnan(ours.apply({"x": x})[np.isnan(x)]).all()
-    if known.min() < known.max():
+    if present.min() < present.max():
         with warnings.catch_warnings(action="ignore"):  # of buckets that are one
-            theirs = KBinsDiscretizer(quantiles, encode="ordinal").fit_transform(known[:, None])
-        assert ours.apply({"x": known})[:, 0].tolist() == theirs[:, 0].tolist()
+            theirs = KBinsDiscretizer(quantiles, encode="ordinal").fit_transform(present[:, None])
+        assert ours.apply({"x": present})[:, 0].tolist() == theirs[:, 0].tolist()
 
 
 @settings(max_examples=60, deadline=None)
@@ -89,7 +89,7 @@ def test_what_is_missing_is_imputed_and_told(values: list[float | None], using: 
 @settings(max_examples=60, deadline=None)
 @given(TEXTS, TEXTS, st.sampled_from([None, 2, 0.1]), st.sampled_from([None, 3]))
 def test_encoders_are_those_of_scikit_learn(
-    seen: list[str | None], came: list[str | None], min_frequency: Any, max_categories: int | None
+    seen: list[str | None], applied: list[str | None], min_frequency: Any, max_categories: int | None
 ) -> None:
     grouping = {"min_frequency": min_frequency, "max_categories": max_categories}
     steps = [
@@ -97,17 +97,17 @@ def test_encoders_are_those_of_scikit_learn(
         dl.Ordinal("x", into="place", unknown_value=-7, missing_value=-9, **grouping),
     ]
     transform = dl.Transform(steps).fit({"x": pa.array(seen, pa.string())})
-    ours = transform.apply({"x": pa.array(came, pa.string())})
-    one = OneHotEncoder(handle_unknown="infrequent_if_exist", sparse_output=False, **grouping)
-    place = OrdinalEncoder(
+    ours = transform.apply({"x": pa.array(applied, pa.string())})
+    one_hot = OneHotEncoder(handle_unknown="infrequent_if_exist", sparse_output=False, **grouping)
+    ordinal = OrdinalEncoder(
         handle_unknown="use_encoded_value", unknown_value=-7, encoded_missing_value=-9, **grouping
     )
     frames = [
-        np.array([np.nan if v is None else v for v in values], object)[:, None] for values in (seen, came)
+        np.array([np.nan if v is None else v for v in values], object)[:, None] for values in (seen, applied)
     ]
-    theirs = [encoder.fit(frames[0]).transform(frames[1]) for encoder in (one, place)]
+    theirs = [encoder.fit(frames[0]).transform(frames[1]) for encoder in (one_hot, ordinal)]
     np.testing.assert_array_equal(ours, np.hstack(theirs).astype(np.float32))
-    single = [transform.apply({"x": pa.array([value], pa.string())}) for value in came]
+    single = [transform.apply({"x": pa.array([value], pa.string())}) for value in applied]
     assert np.vstack(single).tobytes() == ours.tobytes()
 
 
@@ -120,8 +120,8 @@ def test_target_means_are_those_of_scikit_learn(smoothing: float | None, binary:
     transform = dl.Transform([dl.TargetMean("x", smoothing)])
     matrix = transform.fit_apply({"x": x}, y)
     theirs = TargetEncoder(smooth="auto" if smoothing is None else smoothing).fit(x[:, None], y)
-    new = np.array(["a", "d", "never"])
-    close(transform.apply({"x": new}), theirs.transform(new[:, None]))
+    unseen = np.array(["a", "d", "never"])
+    close(transform.apply({"x": unseen}), theirs.transform(unseen[:, None]))
     assert len(np.unique(matrix)) > 4  # out of fold: not one number a category
     assert np.corrcoef(matrix[:, 0], transform.apply({"x": x})[:, 0])[0, 1] > 0.5
 
@@ -215,10 +215,10 @@ def test_sums_pieces_and_single_values() -> None:
     data = {"x": [-1.0, 0.0, 2.0, None], "y": [1.0, 2.0, 3.0, 4.0], "s": ["a", "c", None, "b"]}
     transform = dl.Transform(steps).fit(data)
     assert transform.outputs == ("sum", "pieces", "round", "a", "two", "s")
-    made = transform.apply(data)
-    assert made[:3].tolist() == [[-2.5, 0, 2, 1, 0, 0], [-1.5, 5, 0, 0, 0, 0], [1.5, 7, 2, 0, 1, 1]]
-    assert np.isnan(made[3, :3]).all()
-    assert made[3, 3:].tolist() == [0, 0, 1]
+    matrix = transform.apply(data)
+    assert matrix[:3].tolist() == [[-2.5, 0, 2, 1, 0, 0], [-1.5, 5, 0, 0, 0, 0], [1.5, 7, 2, 0, 1, 1]]
+    assert np.isnan(matrix[3, :3]).all()
+    assert matrix[3, 3:].tolist() == [0, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -418,8 +418,8 @@ def test_data_with_two_columns_of_one_name_is_refused() -> None:
 
 def test_times_that_are_too_far_away_are_missing() -> None:
     transform = dl.Transform([dl.DatePart("t", "year")]).fit({"t": ["2024-01-01"]})
-    far = np.array([np.inf, -np.inf, 1e300, np.nan, -1e12])
-    assert np.isnan(transform.apply({"t": far})[:, 0]).tolist() == [True, True, True, True, False]
+    times = np.array([np.inf, -np.inf, 1e300, np.nan, -1e12])
+    assert np.isnan(transform.apply({"t": times})[:, 0]).tolist() == [True, True, True, True, False]
 
 
 @pytest.mark.parametrize(

@@ -494,6 +494,15 @@ def test_a_worker_that_comes_after_a_swap_has_what_the_others_have(registry: Reg
         assert server.stop() == 0
 
 
+def test_clients_wait_for_a_worker_though_all_have_left(registry: Registry) -> None:
+    with serving("m", "--registry", registry.uri, "--workers", "2") as server:
+        workers = workers_of(server)
+        for worker in workers:
+            worker.send_signal(signal.SIGTERM)
+        until(lambda: not any(worker.is_running() for worker in workers), "their end")
+        assert {server.infer("m", ROW).status_code for _ in range(8)} == {200}
+
+
 def test_a_table_with_one_column_of_a_datatype_is_served(tmp_path: Path) -> None:
     transform = dl.Transform([dl.Pass("a"), dl.OneHot("t")]).fit({"a": [1.0, 2.0], "t": ["x", "y"]})
     (tmp_path / "m/1").mkdir(parents=True)

@@ -129,7 +129,7 @@ def bets(draw: st.DrawFn) -> tuple[Any, ...]:
 
 def projected(recent: np.ndarray, total: float, q: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray:
     multiplier = detector.multiplier_of(recent, b, total, radius)
-    return np.array([detector.projected(q[k], b[k], multiplier, radius) for k in range(len(q))])
+    return np.array([detector.projected_share(q[k], b[k], multiplier, radius) for k in range(len(q))])
 
 
 @examples(300)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(SIMULATED, reason="reads memory by its address, 
 
 NAMES = ["a", "bb", "a longer name", "é"]
 BEFORE = [f'{"," if place else "{"}"{name}":'.encode() for place, name in enumerate(NAMES)]
-TEMPLATE = objects.template(BEFORE, [2, 0, 1, 3])
+TEMPLATE = objects.build_template(BEFORE, [2, 0, 1, 3])
 ROW = '{"a":1.5,"bb":-2,"a longer name":3e2,"é":null}'
 NUMBER = st.floats(allow_nan=False, allow_infinity=False, width=32) | st.integers(-999, 999)
 

@@ -196,7 +196,7 @@ def test_codes_become_numbers_pairs_and_columns() -> None:
     assert mixed[0] == mixed[3] != mixed[1]
     assert np.isnan(mixed[2])
     registers = np.array([[0.0] * 4, codes])
-    code = [(kernel.CLEAR, 0, 0, 0, 0, 0), (kernel.ONE_HOT, 1, 1, 0, 0, 4), (kernel.KNOWN, 0, 1, 0, 4, 1)]
+    code = [(kernel.CLEAR, 0, 0, 0, 0, 0), (kernel.ONE_HOT, 1, 1, 0, 0, 4), (kernel.CHECK, 0, 1, 0, 4, 1)]
     done = program(code, [1, -1, 0, 2, 3], 2)
     registers, out = there(registers), there(np.full((4, 4), 9, np.float32))
     kernel.run(registers, done._replace(code=there(done.code), parameters=there(done.parameters)), out)

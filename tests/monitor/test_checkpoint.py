@@ -67,15 +67,15 @@ def test_evidence_of_before_the_restart_counts(profile: Profile, tmp_path: Path)
     """Half of a drift before and half behind it alarm as early as all of it at once."""
 
     def alarm_after(restart: int | None) -> int:
-        told: list[Signal] = []
-        monitor = monitor_of(profile, told)
+        signals: list[Signal] = []
+        monitor = monitor_of(profile, signals)
         for number in range(100):
             if number == restart:
                 checkpoint.save(tmp_path / "checkpoint", monitor, {})
-                monitor = monitor_of(profile, told)
+                monitor = monitor_of(profile, signals)
                 checkpoint.load(tmp_path / "checkpoint", monitor)
             monitor.observe(batch(100, number, shift=0.5))
-            if any(signal.kind == "alarm" for signal in told):
+            if any(signal.kind == "alarm" for signal in signals):
                 return number
         return 100
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.errors import BadRequest
-from driftline.monitor.counting import Counter, Taken
+from driftline.monitor.counting import Counter, WindowCounts
 from driftline.monitor.reading import BLOCK_ROWS, Reader
 from driftline.monitor.reference.column import Categorical, Reference
 from driftline.monitor.reference.profile import Profile
@@ -60,14 +60,14 @@ def profile() -> Profile:
 
 def bin_of(reference: Reference, value: Any) -> int:
     """One value's bin, by the definition."""
-    missing = value is None or value != value
+    is_missing = value is None or value != value
     if isinstance(reference, Categorical):
-        if missing:
+        if is_missing:
             return reference.missing
-        known = reference.categories
-        return known.index(str(value)) if str(value) in known else reference.unseen
+        categories = reference.categories
+        return categories.index(str(value)) if str(value) in categories else reference.unseen
     with np.errstate(over="ignore"):
-        number = np.float32(np.nan if missing else value)
+        number = np.float32(np.nan if is_missing else value)
     if np.isfinite(number):
         return sum(bool(edge <= number) for edge in reference.edges)
     return reference.missing + (0 if np.isnan(number) else 1 if number > 0 else 2)
@@ -75,11 +75,11 @@ def bin_of(reference: Reference, value: Any) -> int:
 
 def plain_counts(profile: Profile, columns: dict[str, Any]) -> dict[str, np.ndarray]:
     """By column, in the reference's bins."""
-    found = {}
+    counts = {}
     for reference in profile.references:
         bins = [bin_of(reference, value) for value in np.asarray(columns[reference.name]).tolist()]
-        found[reference.name] = np.bincount(bins, minlength=len(reference.counts))
-    return found
+        counts[reference.name] = np.bincount(bins, minlength=len(reference.counts))
+    return counts
 
 
 def counted(profile: Profile, *batches: object) -> dict[str, np.ndarray]:
@@ -87,13 +87,13 @@ def counted(profile: Profile, *batches: object) -> dict[str, np.ndarray]:
     for batch in batches:
         for matrix, codes in Reader(counter.numeric, counter.categorical).blocks(batch):
             counter.add(matrix, codes)
-    return Taken(counter).window(0, datetime.now(UTC)).counts
+    return WindowCounts(counter).window(0, datetime.now(UTC)).counts
 
 
-def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    assert found.keys() == expected.keys()
+def same(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert actual.keys() == expected.keys()
     for name, counts in expected.items():
-        np.testing.assert_array_equal(found[name], counts, err_msg=name)
+        np.testing.assert_array_equal(actual[name], counts, err_msg=name)
 
 
 def table(columns: dict[str, Any]) -> pa.Table:
@@ -152,9 +152,9 @@ def test_columns_of_every_form_are_counted_alike(profile: Profile, form: str) ->
 
 
 def test_the_reference_s_rows_are_counted_as_the_reference_has_them(profile: Profile) -> None:
-    found = counted(profile, data())
+    actual = counted(profile, data())
     for reference in profile.references:
-        np.testing.assert_array_equal(found[reference.name], reference.counts, err_msg=reference.name)
+        np.testing.assert_array_equal(actual[reference.name], reference.counts, err_msg=reference.name)
 
 
 @given(st.lists(st.integers(0, ROWS), max_size=6))
@@ -172,15 +172,15 @@ def test_more_rows_than_a_block(profile: Profile) -> None:
 
 def test_fractions_and_what_is_no_number_among_integer_categories() -> None:
     profile = Profile.fit({"day": np.tile(np.arange(-1, 6), 20)})
-    came = np.array([0, 2.5, np.nan, np.inf, -np.inf, 1e300, -1.0, 5.0, 6.0])
-    found = counted(profile, {"day": came})["day"]
-    np.testing.assert_array_equal(found, [1, 1, 0, 0, 0, 0, 1, 5, 1])
+    values = np.array([0, 2.5, np.nan, np.inf, -np.inf, 1e300, -1.0, 5.0, 6.0])
+    actual = counted(profile, {"day": values})["day"]
+    np.testing.assert_array_equal(actual, [1, 1, 0, 0, 0, 0, 1, 5, 1])
 
 
 def test_integers_beyond_int64_are_no_category() -> None:
     profile = Profile.fit({"day": np.tile(np.arange(-1, 6), 20)})
-    found = counted(profile, {"day": np.array([2**64 - 1, 3], np.uint64)})["day"]
-    np.testing.assert_array_equal(found, [0, 0, 0, 0, 1, 0, 0, 1, 0])
+    actual = counted(profile, {"day": np.array([2**64 - 1, 3], np.uint64)})["day"]
+    np.testing.assert_array_equal(actual, [0, 0, 0, 0, 1, 0, 0, 1, 0])
 
 
 @pytest.mark.parametrize(
@@ -205,12 +205,12 @@ def test_an_error_names_the_column(profile: Profile, change: dict[str, Any], wor
 
 def test_another_counter_holds_rows_of_its_own(profile: Profile) -> None:
     """Rows that wait to be counted were once in memory that both wrote to."""
-    one = Counter(profile)
-    blocks = [next(iter(Reader(one.numeric, one.categorical).blocks(data(3, seed)))) for seed in (1, 2)]
-    one.add(*blocks[0])
-    other = one.another()
-    other.add(*blocks[1])
-    for counter, seed in ((one, 1), (other, 2)):
-        found = Taken(counter).window(3, datetime.now(UTC)).counts
+    first = Counter(profile)
+    blocks = [next(iter(Reader(first.numeric, first.categorical).blocks(data(3, seed)))) for seed in (1, 2)]
+    first.add(*blocks[0])
+    second = first.empty_copy()
+    second.add(*blocks[1])
+    for counter, seed in ((first, 1), (second, 2)):
+        actual = WindowCounts(counter).window(3, datetime.now(UTC)).counts
         for name, expected in plain_counts(profile, data(3, seed)).items():
-            np.testing.assert_array_equal(found[name], expected)
+            np.testing.assert_array_equal(actual[name], expected)

@@ -143,14 +143,14 @@ def test_a_matrix_is_counted_like_every_other_form(profile: Profile, form: str) 
 def test_any_chunking_counts_and_bets_alike(profile: Profile, sizes: list[int]) -> None:
     values = matrix(2_000, shift=0.2)
     signals: tuple[list[Signal], list[Signal]] = ([], [])
-    one, other = (Monitor(profile, false_alarm_rows=1e4, on_signal=each.append) for each in signals)
-    one.observe({"input": values})
+    whole, chunked = (Monitor(profile, false_alarm_rows=1e4, on_signal=raised.append) for raised in signals)
+    whole.observe({"input": values})
     ends = [*np.cumsum(sizes, dtype=int).tolist(), len(values)]
     for start, end in zip([0, *ends], ends, strict=False):
-        other.observe({"input": values[start:end]})
-    first, second = ([(each.kind, each.column, each.rows) for each in some] for some in signals)
+        chunked.observe({"input": values[start:end]})
+    first, second = ([(each.kind, each.column, each.rows) for each in raised] for raised in signals)
     assert first == second != []
-    same(window_of(one), window_of(other))
+    same(window_of(whole), window_of(chunked))
 
 
 def test_no_rows_are_no_harm(mixed_profile: Profile) -> None:
@@ -320,21 +320,23 @@ def test_without_a_clock_time_is_nothing(profile: Profile, clock: Clock) -> None
 
 def test_evidence_goes_on_over_the_end_of_a_window(profile: Profile) -> None:
     """That end is a look, so a signal may come earlier by less than what is between two."""
-    found = []
+    first_signals = []
     windows = 0, 70, 100
     for window_rows in windows:
         signals: list[Signal] = []
         monitor = Monitor(
             profile, false_alarm_rows=1e3, window_rows=window_rows, keep_windows=0, on_signal=signals.append
         )
-        at = []
+        signal_rows = []
         for row in range(0, 1_500, 10):
             monitor.observe({"input": matrix(10, seed=row, shift=0.3)})
-            at += [monitor.rows] * (len(signals) - len(at))
-        found.append((at[0], signals[0].kind))
-    assert all(row % (window_rows or LOOK) == 0 for (row, _), window_rows in zip(found, windows, strict=True))
-    assert all(abs(row - found[0][0]) <= LOOK for row, _ in found)
-    assert {kind for _, kind in found} == {"change"}
+            signal_rows += [monitor.rows] * (len(signals) - len(signal_rows))
+        first_signals.append((signal_rows[0], signals[0].kind))
+    assert all(
+        row % (window_rows or LOOK) == 0 for (row, _), window_rows in zip(first_signals, windows, strict=True)
+    )
+    assert all(abs(row - first_signals[0][0]) <= LOOK for row, _ in first_signals)
+    assert {kind for _, kind in first_signals} == {"change"}
 
 
 # -- signals --------------------------------------------------------------------------------------
@@ -344,31 +346,31 @@ def test_signals_are_held_until_they_are_acknowledged(profile: Profile) -> None:
     signals: list[Signal] = []
     monitor = Monitor(profile, model="m", version=3, on_signal=signals.append)
     monitor.observe({"input": matrix(3_000, shift=1)})
-    raised = [(one.kind, one.column) for one in signals]
+    raised = [(signal.kind, signal.column) for signal in signals]
     assert len(set(raised)) == len(raised)
     assert {kind for kind, _ in raised} == {"change", "alarm"}
     assert monitor.signals == tuple(signals)
-    assert {one.model for one in signals} == {"m"}
-    assert {one.version for one in signals} == {3}
+    assert {signal.model for signal in signals} == {"m"}
+    assert {signal.version for signal in signals} == {3}
     report = monitor.report()
     assert {*report.changes, *report.alarms} == set(signals)
     assert monitor.acknowledge() == tuple(signals)
     assert monitor.signals == ()
     monitor.observe({"input": matrix(3_000, shift=1)})
-    assert sorted((one.kind, one.column) for one in signals[len(raised) :]) == sorted(raised)
+    assert sorted((signal.kind, signal.column) for signal in signals[len(raised) :]) == sorted(raised)
 
 
 def test_what_came_before_it_is_warm_is_looked_at_like_the_rest(profile: Profile) -> None:
     """Rows that no look had come for were once only counted, and no evidence."""
     monitor, cold = (Monitor(profile, look_rows=5_000) for _ in range(2))
-    for one in (monitor, cold):
-        one.observe({"input": matrix(2_000, shift=1)})
+    for each in (monitor, cold):
+        each.observe({"input": matrix(2_000, shift=1)})
     monitor.warm_up()
-    found, expected = monitor.report(), cold.report()
-    assert [one.evidence for one in found.alarms] == [one.evidence for one in expected.alarms]
-    assert len(found.alarms) == COLUMNS
-    assert found.rows == 2_000
-    np.testing.assert_array_equal(found["input_0"].counts, expected["input_0"].counts)
+    report, expected = monitor.report(), cold.report()
+    assert [each.evidence for each in report.alarms] == [each.evidence for each in expected.alarms]
+    assert len(report.alarms) == COLUMNS
+    assert report.rows == 2_000
+    np.testing.assert_array_equal(report["input_0"].counts, expected["input_0"].counts)
 
 
 @pytest.mark.parametrize(("version", "about"), [(3, "m 3: "), (0, "m: ")])

@@ -36,19 +36,19 @@ FEW = [case for case in QUIET if case.rows <= 10_000 and "50" not in case.name.p
 
 @pytest.mark.parametrize("case", FEW, ids=lambda case: case.name)
 def test_what_does_not_change_signals_no_more_often_than_promised(case: Case) -> None:
-    found = simulate(case, 20)
-    rows = np.array(found.change, np.float64)
+    result = simulate(case, 20)
+    rows = np.array(result.change, np.float64)
     assert rows.mean() + 2 * rows.std() / np.sqrt(len(rows)) >= FALSE_ALARM_ROWS
-    assert found.soon(FALSE_ALARM_ROWS // 10) <= 0.25  # one in ten is promised
-    assert found.alarms == 0
+    assert result.soon(FALSE_ALARM_ROWS // 10) <= 0.25  # one in ten is promised
+    assert result.alarms == 0
 
 
 @pytest.mark.parametrize(
     "drift", [drift for drift in DRIFTS if drift.case.rows <= 10_000], ids=lambda drift: drift.case.name
 )
 def test_a_drift_is_seen_as_soon_as_expected(drift: Drift) -> None:
-    found = simulate(drift.case, 12)
-    for delays, expected in ((found.change, drift.change), (found.alarm, drift.alarm)):
+    result = simulate(drift.case, 12)
+    for delays, expected in ((result.change, drift.change), (result.alarm, drift.alarm)):
         if expected == NEVER:
             assert min(delays) == drift.case.cap
         elif expected is not None:
@@ -98,6 +98,6 @@ def test_what_is_drawn_for_equal_values_is_not_the_same_for_all() -> None:
 
 
 def test_a_drift_that_creeps_in_is_seen() -> None:
-    found = simulate(CREEPING, 2)
-    assert max(found.change) < CREEPING.cap
-    assert max(found.alarm) < CREEPING.cap
+    result = simulate(CREEPING, 2)
+    assert max(result.change) < CREEPING.cap
+    assert max(result.alarm) < CREEPING.cap

@@ -30,7 +30,7 @@ def reader_of(profile: Profile) -> Reader:
 def read(reader: Reader, columns: Any) -> tuple[np.ndarray, list[np.ndarray]]:
     """All blocks, one behind the other."""
     blocks = list(reader.blocks(columns))
-    codes = [np.concatenate(each) for each in zip(*(codes for _, codes in blocks), strict=True)]
+    codes = [np.concatenate(parts) for parts in zip(*(codes for _, codes in blocks), strict=True)]
     return np.concatenate([matrix for matrix, _ in blocks]), codes
 
 
@@ -49,9 +49,9 @@ def test_tensors_are_read_at_once_as_they_are_column_by_column(rows: int, dtype:
     np.testing.assert_array_equal(matrix, np.column_stack([x.astype(np.float32), score]))
     expected = [value if 0 <= value < 3 else 3 for value in label]
     np.testing.assert_array_equal(codes, expected)
-    again, (same,) = read(reader, columns)
+    again, (second_codes,) = read(reader, columns)
     np.testing.assert_array_equal(again, matrix)
-    np.testing.assert_array_equal(same, codes)
+    np.testing.assert_array_equal(second_codes, codes)
 
 
 def test_a_plan_is_made_anew_for_another_form() -> None:
@@ -73,7 +73,7 @@ def test_long_batches_come_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_matrix_is_taken_as_it_is_or_not_at_all() -> None:
     reader = reader_of(Profile.fit({"x": ROWS}))
-    assert reader.as_it_is({"x": ROWS}) is ROWS
+    assert reader.as_matrix({"x": ROWS}) is ROWS
     for other in (
         {"x": ROWS.astype(np.float64)},
         {"x": ROWS[:, :2]},
@@ -83,8 +83,8 @@ def test_one_matrix_is_taken_as_it_is_or_not_at_all() -> None:
         {"x": ROWS.tolist()},
         pd.DataFrame(ROWS),
     ):
-        assert reader.as_it_is(other) is None
-    assert reader_of(Profile.fit({"x": ROWS, "label": LABELS})).as_it_is({"x": ROWS}) is None
+        assert reader.as_matrix(other) is None
+    assert reader_of(Profile.fit({"x": ROWS, "label": LABELS})).as_matrix({"x": ROWS}) is None
 
 
 def test_categories_come_as_numbers_of_any_kind() -> None:

@@ -40,9 +40,7 @@ def same(found: Monitor, expected: Monitor) -> None:
 
 
 steps = st.lists(
-    st.tuples(
-        st.sampled_from(["count", "merge", "follow", "collect", "request", "take_all"]), st.integers(0, 2)
-    ),
+    st.tuples(st.sampled_from(["count", "merge", "follow", "collect", "ask", "take_all"]), st.integers(0, 2)),
     max_size=60,
 )
 
@@ -84,7 +82,7 @@ def test_what_was_observed_before_a_worker_follows_can_be_collected_at_once() ->
     collector, share = Collector(monitor, memory), Share(PROFILE, memory)
     for rows in range(1, 5):
         collector.collect()
-        collector.request()
+        collector.ask()
         share.observe(part(live(), 0, rows))
         share.follow()
         collector.collect()
@@ -101,7 +99,7 @@ def test_a_monitor_looks_and_turns_when_enough_has_come_in_all() -> None:
     for start in range(0, 400, 40):
         shares[start // 40 % 2].observe(part(live(), start, start + 40))
         for collector, share in zip(collectors, shares, strict=True):
-            collector.request()
+            collector.ask()
             share.follow()
             collector.collect()
     assert monitor.rows == 400
@@ -134,7 +132,7 @@ def test_drift_is_found_as_one_process_finds_it() -> None:
         for number, block in enumerate(np.array_split(rows, len(rows) // 20)):
             shares[number % 3].observe({"x": block})
             for collector, share in zip(collectors, shares, strict=True):
-                collector.request()
+                collector.ask()
                 share.follow()
                 collector.collect()
 
@@ -170,7 +168,7 @@ def test_a_worker_counts_while_its_monitor_collects() -> None:
     worker.start()
     while not done.is_set():
         collector.collect()
-        collector.request()
+        collector.ask()
     worker.join()
     collector.take_all()
     for start in range(0, ROWS - 7, 7):
@@ -189,7 +187,7 @@ def test_rows_are_counted_once_though_a_callback_raises() -> None:
     memory = memory_for(monitor)
     collector, share = Collector(monitor, memory), Share(profile, memory)
     share.observe({"x": random.standard_normal(1000) + 1})
-    collector.request()
+    collector.ask()
     share.follow()
     with pytest.raises(OSError, match="no room"):
         collector.collect()

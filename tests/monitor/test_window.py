@@ -94,8 +94,8 @@ def test_a_signal_is_told_in_json() -> None:
         "mean_shift": Statistic(np.inf, interval=(0.1, np.inf)),
     }
     signal = Signal("alarm", "m", 2, "x", NOON, 500, 13.5, (), statistics, "mean up")
-    told = json.loads(json.dumps(signal.to_dict(), allow_nan=False))
-    assert told == {
+    document = json.loads(json.dumps(signal.to_dict(), allow_nan=False))
+    assert document == {
         "kind": "alarm",
         "model": "m",
         "version": 2,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from driftline.config import Batching
 from driftline.errors import BadRequest, TooLarge
-from driftline.protocols import unpacked
+from driftline.protocols import sizes
 from driftline.protocols.arrow import ArrowCodec
 from driftline.tensors import DATATYPES, Signature, TensorSpec
 
@@ -110,11 +110,11 @@ def test_the_answer_has_the_outputs_columns_and_names_the_version() -> None:
     }
     body, length = one.encode(request, outputs)
     assert length is None
-    answer = pa.ipc.open_stream(body).read_all()
-    assert answer.schema.metadata == {b"model_name": b"m", b"model_version": b"3"}
-    assert answer.column_names == ["label", "scores_0", "scores_1", "word"]
-    assert answer["word"].to_pylist() == ["a", "ü"]
-    assert answer["scores_1"].to_pylist()[1] == 2
+    response = pa.ipc.open_stream(body).read_all()
+    assert response.schema.metadata == {b"model_name": b"m", b"model_version": b"3"}
+    assert response.column_names == ["label", "scores_0", "scores_1", "word"]
+    assert response["word"].to_pylist() == ["a", "ü"]
+    assert response["scores_1"].to_pylist()[1] == 2
 
 
 @pytest.mark.parametrize(
@@ -153,9 +153,9 @@ def test_lists_are_rows(kind: Any) -> None:
     rows = np.arange(12, dtype=np.float32).reshape(3, 4)
     body = stream(pa.table({"x": lists(rows.tolist(), kind)}))
     for shape in ((4,), (-1,), (2, 2), (2, -1), (-1, 2)):
-        found = codec(spec("x", "FP32", -1, *shape)).decode(body).inputs["x"]
-        np.testing.assert_array_equal(found.reshape(3, 4), rows)
-        assert len(found.shape) == 1 + len(shape)
+        result = codec(spec("x", "FP32", -1, *shape)).decode(body).inputs["x"]
+        np.testing.assert_array_equal(result.reshape(3, 4), rows)
+        assert len(result.shape) == 1 + len(shape)
 
 
 @pytest.mark.parametrize("kind", LISTS)
@@ -175,8 +175,8 @@ def test_no_value_gets_into_another_row(lengths: list[int | None], kind: Any) ->
     if not wrong:
         assert reader.decode(body).inputs["x"].shape == (len(lengths), 2)
         return
-    came = "null" if lengths[wrong[0]] is None else lengths[wrong[0]]
-    with pytest.raises(BadRequest, match=f"^input 'x', row {wrong[0]}: expected 2 values, got {came}$"):
+    actual = "null" if lengths[wrong[0]] is None else lengths[wrong[0]]
+    with pytest.raises(BadRequest, match=f"^input 'x', row {wrong[0]}: expected 2 values, got {actual}$"):
         reader.decode(body)
 
 
@@ -264,9 +264,9 @@ def test_numbers_too_large_for_an_integer_are_refused() -> None:
 
 
 @given(st.binary(max_size=300), st.integers(0, 500))
-def test_broken_streams_are_refused_or_read(noise: bytes, place: int) -> None:
+def test_broken_streams_are_refused_or_read(noise: bytes, position: int) -> None:
     body = bytearray(stream(pa.table({"n": np.arange(20, dtype=np.float32)})))
-    body[place : place + len(noise)] = noise
+    body[position : position + len(noise)] = noise
     with suppress(BadRequest):  # and nothing else
         codec(spec("n", "FP32", -1)).decode(bytes(body))
 
@@ -284,10 +284,10 @@ def any_arrays() -> dict[str, Any]:
         "text": "a", "bytes": b"\xff", "bytes of two": b"ab", "date": 1, "time": 1, "duration": 1, "zone": 1,
         "interval": (1, 2, 3), "list": [1.0], "decimal": 1, "object": {"a": 1}, "map": [("a", 1)],
     }  # fmt: skip
-    found = {name: pa.array([values[name], None], kind) for name, kind in one.items()}
-    found["union"] = pa.UnionArray.from_sparse(pa.array([0, 0], pa.int8()), [pa.array([1.0, 2.0])])
-    found["category"] = pa.DictionaryArray.from_arrays(pa.array([0, 0]), pa.array([["a"]]))
-    return found
+    result = {name: pa.array([values[name], None], kind) for name, kind in one.items()}
+    result["union"] = pa.UnionArray.from_sparse(pa.array([0, 0], pa.int8()), [pa.array([1.0, 2.0])])
+    result["category"] = pa.DictionaryArray.from_arrays(pa.array([0, 0]), pa.array([["a"]]))
+    return result
 
 
 @pytest.mark.parametrize("name", any_arrays())
@@ -306,8 +306,8 @@ def test_a_type_that_pyarrow_has_no_arrays_of(nested: bool) -> None:
     column = pa.FixedSizeListArray.from_arrays(column, 1) if nested else column
     body = stream(pa.table({"n": column}))
     messages = set()
-    for place in (place for place, byte in enumerate(body) if byte == 2):
-        changed = body[:place] + b"\0" + body[place + 1 :]
+    for position in (position for position, byte in enumerate(body) if byte == 2):
+        changed = body[:position] + b"\0" + body[position + 1 :]
         try:
             codec(spec("n", "FP32", -1, *[1] * nested)).decode(changed)
         except BadRequest as error:
@@ -326,8 +326,8 @@ def test_what_is_small_compressed_only_is_refused_before_it_is_large(compression
         writer.write_table(table)
     body = bytes(sink.getvalue().to_pybytes())
     plain = 100_000 * (4 + 4) + 1000
-    assert plain <= unpacked.size_of(body) < plain + 10_000
-    assert unpacked.size_of(stream(table)) == 0
+    assert plain <= sizes.size_of(body) < plain + 10_000
+    assert sizes.size_of(stream(table)) == 0
     inputs = (spec("n", "FP32", -1),)
     one = partial(ArrowCodec, Signature(inputs, inputs, batched=True), "m", 3)
     for limits, message in (
@@ -386,4 +386,4 @@ def test_bytes_of_values_are_those_of_the_texts(data: st.DataObject, cut: int, k
     values = data.draw(_values(kind))
     column = pa.array(values, kind(item) if kind else item)[cut:]
     texts = values[cut:] if kind is None else [text for texts in values[cut:] for text in texts or ()]
-    assert int(unpacked._sizes(column).sum()) == sum(len(text or "") for text in texts)
+    assert int(sizes._sizes(column).sum()) == sum(len(text or "") for text in texts)

@@ -24,14 +24,14 @@ from driftline.tensors import DATATYPES, TensorSpec
     st.integers(1, 6),
     st.booleans(),
 )
-def test_the_greatest_of_each_row(array: np.ndarray, most: int, batched: bool) -> None:
+def test_the_greatest_of_each_row(array: np.ndarray, count: int, batched: bool) -> None:
     rows = [row.ravel().tolist() for row in array] if batched else [array.ravel().tolist()]
     expected = []
     for row in rows:
-        order = sorted(range(len(row)), key=lambda place, row=row: (-row[place], place))[:most]
+        order = sorted(range(len(row)), key=lambda index, row=row: (-row[index], index))[:count]
         text = "{:f}:{}" if array.dtype.kind == "f" else "{}:{}"
-        expected.append([text.format(row[place], place) for place in order])
-    assert greatest(array, most, batched).tolist() == (expected if batched else expected[0])
+        expected.append([text.format(row[index], index) for index in order])
+    assert greatest(array, count, batched).tolist() == (expected if batched else expected[0])
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64])

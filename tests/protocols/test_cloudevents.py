@@ -51,12 +51,12 @@ def events(draw: st.DrawFn, values: st.SearchStrategy[Any] = VALUE) -> Event:
     return Event(attributes, *draw(CONTENT))
 
 
-def same(came: Event, sent: Event) -> bool:
+def same(received: Event, sent: Event) -> bool:
     """Whether two are one event; JSON may be written otherwise."""
-    if (came.attributes, came.content_type) != (sent.attributes, sent.content_type):
+    if (received.attributes, received.content_type) != (sent.attributes, sent.content_type):
         return False
     try:
-        return came.data == sent.data or json.loads(came.data) == json.loads(sent.data)
+        return received.data == sent.data or json.loads(received.data) == json.loads(sent.data)
     except ValueError:
         return False
 
@@ -69,15 +69,15 @@ def test_binary_mode_keeps_every_byte(event: Event) -> None:
 
 @given(events())
 def test_structured_mode_keeps_types_and_data(event: Event) -> None:
-    (came,) = from_http(*to_structured(event))
-    assert same(came, event)
+    (received,) = from_http(*to_structured(event))
+    assert same(received, event)
 
 
 @given(st.lists(events(), max_size=3))
 def test_batches_keep_all_in_order(sent: list[Event]) -> None:
-    came = from_http(*to_batch(sent))
-    assert len(came) == len(sent)
-    assert all(map(same, came, sent))
+    received = from_http(*to_batch(sent))
+    assert len(received) == len(sent)
+    assert all(map(same, received, sent))
 
 
 @given(events())

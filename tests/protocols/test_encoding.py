@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from driftline.errors import BadRequest, TooLarge
 from driftline.protocols import encoding as module
-from driftline.protocols.encoding import answer_coding, compress, decompress
+from driftline.protocols.encoding import compress, decompress, response_coding
 
 TEXT = b'{"inputs": []}'
-MOST = 100_000
+LIMIT = 100_000
 
 
 @pytest.mark.parametrize(
@@ -45,42 +45,44 @@ def test_gzip_of_several_members(parts: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "whole"), [(b"gzip", gzip.compress(TEXT, mtime=0)), (b"deflate", zlib.compress(TEXT))]
+    ("encoding", "compressed"), [(b"gzip", gzip.compress(TEXT, mtime=0)), (b"deflate", zlib.compress(TEXT))]
 )
-@pytest.mark.parametrize("behind", [b"\0", b"\x1f", b"\x1f\x8b\x08", TEXT, b"\0" * 10_000])
-def test_what_follows_the_end_is_refused(encoding: bytes, whole: bytes, behind: bytes) -> None:
+@pytest.mark.parametrize("rest", [b"\0", b"\x1f", b"\x1f\x8b\x08", TEXT, b"\0" * 10_000])
+def test_what_follows_the_end_is_refused(encoding: bytes, compressed: bytes, rest: bytes) -> None:
     with pytest.raises(BadRequest, match=f"the body is not valid {encoding.decode()}"):
-        decompress(whole + behind, encoding, MOST)
+        decompress(compressed + rest, encoding, LIMIT)
 
 
 @given(st.sampled_from([b"gzip", b"deflate"]), st.data())
 def test_what_is_cut_is_refused(encoding: bytes, data: st.DataObject) -> None:
     plain = data.draw(st.binary())
-    whole = gzip.compress(plain) * 2 if encoding == b"gzip" else zlib.compress(plain)
-    cut = data.draw(st.integers(0, len(whole) - 1).filter(lambda at: at * 2 != len(whole)))
+    compressed = gzip.compress(plain) * 2 if encoding == b"gzip" else zlib.compress(plain)
+    cut = data.draw(
+        st.integers(0, len(compressed) - 1).filter(lambda position: position * 2 != len(compressed))
+    )
     with pytest.raises(BadRequest, match="it ends too early"):
-        decompress(whole[:cut], encoding, MOST)
+        decompress(compressed[:cut], encoding, LIMIT)
 
 
 def test_a_bomb_in_many_members_takes_no_more_than_the_bound() -> None:
-    bomb = gzip.compress(b"\0" * MOST) * 50
+    bomb = gzip.compress(b"\0" * LIMIT) * 50
     with pytest.raises(TooLarge):
-        decompress(bomb, b"gzip", 2 * MOST)
-    assert len(decompress(bomb, b"gzip", 50 * MOST)) == 50 * MOST
+        decompress(bomb, b"gzip", 2 * LIMIT)
+    assert len(decompress(bomb, b"gzip", 50 * LIMIT)) == 50 * LIMIT
 
 
 @pytest.mark.parametrize("encoding", [b"br", b"", b"gzip, gzip", b"\xff"])
 def test_what_is_not_known_is_named(encoding: bytes) -> None:
     with pytest.raises(BadRequest, match="Content-Encoding: expected gzip or deflate, got "):
-        decompress(TEXT, encoding, MOST)
+        decompress(TEXT, encoding, LIMIT)
 
 
 def test_members_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_MEMBERS", 3)
-    one = gzip.compress(b"a")
-    assert decompress(3 * one, b"gzip", 100) == b"aaa"
+    member = gzip.compress(b"a")
+    assert decompress(3 * member, b"gzip", 100) == b"aaa"
     with pytest.raises(BadRequest, match="more follows its end"):
-        decompress(4 * one, b"gzip", 100)
+        decompress(4 * member, b"gzip", 100)
 
 
 @pytest.mark.parametrize(
@@ -113,12 +115,12 @@ def test_members_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_answers_are_compressed_for_who_wants_that_and_no_other(
     accepted: bytes, coding: bytes | None
 ) -> None:
-    assert answer_coding([(b"accept", b"br"), (b"accept-encoding", accepted)]) == coding
-    assert answer_coding([(b"accept-encoding", part) for part in accepted.split(b",")]) == coding
+    assert response_coding([(b"accept", b"br"), (b"accept-encoding", accepted)]) == coding
+    assert response_coding([(b"accept-encoding", part) for part in accepted.split(b",")]) == coding
 
 
 def test_without_a_wish_an_answer_goes_as_it_is() -> None:
-    assert answer_coding([(b"accept", b"gzip")]) is None
+    assert response_coding([(b"accept", b"gzip")]) is None
 
 
 @given(st.binary(), st.sampled_from([b"gzip", b"deflate"]))

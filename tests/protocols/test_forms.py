@@ -29,7 +29,7 @@ def codec_of(shape: bytes) -> V2Codec:
     return V2Codec(Signature((spec,), (TensorSpec("y", DATATYPES["FP32"], (-1, 1)),), batched=True), "m", 1)
 
 
-def alone(codec: V2Codec, body: bytes) -> Any:
+def read_alone(codec: V2Codec, body: bytes) -> Any:
     """What a body is when it is read alone; None if it is none."""
     try:
         return codec.decode(body).inputs["x"]
@@ -40,10 +40,10 @@ def alone(codec: V2Codec, body: bytes) -> Any:
 def check(shape: bytes, first: str, texts: list[str]) -> bool:
     """Whether bodies with these arrays are read together; then each has its own numbers."""
     codec, head = codec_of(shape), HEAD % shape
-    whole = head + first.encode() + TAIL
+    body = head + first.encode() + TAIL
     for _ in range(2):  # then it is worth being remembered
-        codec.decode(whole)
-    form: Any = codec.form(whole, None)
+        codec.decode(body)
+    form: Any = codec.form(body, None)
     assert form is not None
     bodies = [head + text.encode() + TAIL for text in texts]
     assert all(map(form.fits, bodies))
@@ -51,9 +51,9 @@ def check(shape: bytes, first: str, texts: list[str]) -> bool:
         together = form.read_all(bodies).inputs["x"]
     except numbers.Unread:
         return False
-    parts = [alone(codec_of(shape), body) for body in bodies]
-    assert all(part is not None for part in parts)
-    assert np.array_equal(together, np.concatenate(parts))
+    separate = [read_alone(codec_of(shape), body) for body in bodies]
+    assert all(request is not None for request in separate)
+    assert np.array_equal(together, np.concatenate(separate))
     return True
 
 
@@ -106,10 +106,10 @@ def test_however_a_joint_text_is_cut_each_has_its_own_numbers_or_none_is_read(
 ) -> None:
     shape, first = form
     joint = ",".join([first] * count)
-    for place, put in edits:
-        at = place % (len(joint) + 1)
-        joint = joint[:at] + put + joint[at + (put == "") :]
-    commas = [place for place, character in enumerate(joint) if character == ","]
+    for position, put in edits:
+        start = position % (len(joint) + 1)
+        joint = joint[:start] + put + joint[start + (put == "") :]
+    commas = [position for position, character in enumerate(joint) if character == ","]
     cuts = (
         sorted(data.draw(st.lists(st.sampled_from(commas), max_size=3, unique=True)))
         if data and commas

@@ -117,8 +117,8 @@ def requests(draw: st.DrawFn) -> tuple[list[TensorSpec], dict[str, Any]]:
         specs.append(TensorSpec(name, DATATYPES[datatype], (-1,) * len(shape)))
         entry = {"name": name, "shape": shape, "datatype": datatype, "data": data}
         entries.append({key: entry[key] for key in draw(st.permutations(list(entry)))})
-    more = draw(st.sampled_from([{}, {"id": "data"}, {"outputs": [{"name": "data"}]}]))
-    return specs, {**more, "inputs": entries}
+    extra = draw(st.sampled_from([{}, {"id": "data"}, {"outputs": [{"name": "data"}]}]))
+    return specs, {**extra, "inputs": entries}
 
 
 WAYS = st.sampled_from([{"separators": (",", ":")}, {}, {"indent": 1}])
@@ -151,9 +151,9 @@ def test_mutilated_requests_are_read_or_refused_in_the_same_words(
 ) -> None:
     specs, document = request
     text = json.dumps(document, **way)
-    for at, length, piece in changes:
-        at %= len(text) + 1
-        text = text[:at] + piece + text[at + length :]
+    for start, length, piece in changes:
+        start %= len(text) + 1
+        text = text[:start] + piece + text[start + length :]
     codec = v2(*specs)
     codec.decode(json.dumps(document, **way).encode())  # from which it knows the form
     both(codec, text.encode())
@@ -273,10 +273,10 @@ def test_mutilated_instances_are_read_or_refused_in_the_same_words(
 ) -> None:
     spec, document = request
     text = json.dumps(document, **way)
-    for at, length, piece in changes:
-        at %= len(text) + 1
+    for start, length, piece in changes:
+        start %= len(text) + 1
         piece = piece.replace("data", "instances")
-        text = text[:at] + piece + text[at + length :]
+        text = text[:start] + piece + text[start + length :]
     both(v1(spec), text.encode())
 
 
@@ -305,19 +305,19 @@ def test_only_a_model_of_one_input_of_numbers_has_them_in_a_list() -> None:
         assert "expected" in both(codec, b'{"instances": [1, 2]}')
 
 
-def body_of(data: str, more: str = "", shape: int = 2) -> bytes:
+def body_of(data: str, extra: str = "", shape: int = 2) -> bytes:
     entry = f'{{"name":"x","datatype":"FP32","shape":[{shape}],"data":{data}}}'
-    return f'{{"inputs":[{entry}]{more}}}'.encode()
+    return f'{{"inputs":[{entry}]{extra}}}'.encode()
 
 
 def test_requests_that_differ_in_numbers_only_have_one_form(monkeypatch: pytest.MonkeyPatch) -> None:
     codec = v2(one("FP32", -1))
-    more = ',"outputs":[{"name":"data","parameters":{"binary_data":true}}],"parameters":{"timeout":7}'
+    extra = ',"outputs":[{"name":"data","parameters":{"binary_data":true}}],"parameters":{"timeout":7}'
     expected = (("data",), frozenset(["data"]), None, 7)
-    assert both(codec, body_of("[1,2]", more))[1:] == expected
+    assert both(codec, body_of("[1,2]", extra))[1:] == expected
     monkeypatch.setattr(numbers, "cut", None)  # what it knows it does not take to pieces
     for data in ("[3,4]", "[ 5 , 6.5 ]", "[null,1e5]"):
-        tensors, *rest = outcome(codec, body_of(data, more))
+        tensors, *rest = outcome(codec, body_of(data, extra))
         assert tuple(rest) == expected
         want = np.array(json.loads(data), np.float32)
         assert tensors["x"] == (want.dtype, want.shape, want.tobytes())
@@ -348,7 +348,7 @@ def test_forms_are_let_go_when_there_are_too_many() -> None:
     codec = v2(one("FP32", -1))
     for shape in range(1, 200):
         assert both(codec, body_of(json.dumps([1.5] * shape), shape=shape))[0]["x"][1] == (shape,)
-    assert len(codec._forms) <= v2_module._MOST_FORMS
+    assert len(codec._forms) <= v2_module._MAX_FORMS
 
 
 def test_forms_are_short() -> None:

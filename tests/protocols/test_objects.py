@@ -34,11 +34,11 @@ def kernel() -> None:
 
 def codec(kernel: bool = True) -> V1Codec:
     columns = tuple(TensorSpec(name, DATATYPES["FP64"], (-1,), raw=True) for name in NAMES)
-    made = V1Codec(Signature(columns, columns[:1], batched=True))
-    assert made._objects is not None
+    result = V1Codec(Signature(columns, columns[:1], batched=True))
+    assert result._objects is not None
     if not kernel:
-        made._objects = None
-    return made
+        result._objects = None
+    return result
 
 
 def decoded(codec: V1Codec, body: bytes) -> Any:
@@ -51,12 +51,12 @@ def decoded(codec: V1Codec, body: bytes) -> Any:
     return {name: array.tolist() for name, array in inputs.items()}
 
 
-def same(came: Any, want: Any) -> None:
-    if isinstance(want, str) or isinstance(came, str):
-        assert came == want
+def same(actual: Any, expected: Any) -> None:
+    if isinstance(expected, str) or isinstance(actual, str):
+        assert actual == expected
         return
     for name in NAMES:
-        np.testing.assert_array_equal(came[name], want[name])
+        np.testing.assert_array_equal(actual[name], expected[name])
 
 
 def body_of(rows: list[Any], style: int) -> bytes:
@@ -64,31 +64,31 @@ def body_of(rows: list[Any], style: int) -> bytes:
 
 
 ROW = st.permutations(NAMES).flatmap(lambda names: st.fixed_dictionaries(dict.fromkeys(names, VALUE)))
-OTHER = st.dictionaries(st.sampled_from([*NAMES, "other"]), VALUE | ODD, max_size=4)
-ANY_ROW = st.one_of(ROW, ROW, OTHER, st.lists(VALUE, max_size=2))
+OTHER_ROW = st.dictionaries(st.sampled_from([*NAMES, "other"]), VALUE | ODD, max_size=4)
+ANY_ROW = st.one_of(ROW, ROW, OTHER_ROW, st.lists(VALUE, max_size=2))
 
 
 @given(st.lists(st.tuples(st.lists(ANY_ROW, max_size=4), st.integers(0, 4)), min_size=1, max_size=6))
 def test_one_codec_reads_whatever_comes_as_without_the_kernel(requests: list[tuple[list[Any], int]]) -> None:
-    one, other = codec(), codec(kernel=False)
+    fast, plain = codec(), codec(kernel=False)
     for rows, style in requests:
         body = body_of(rows, style)
-        same(decoded(one, body), decoded(other, body))
+        same(decoded(fast, body), decoded(plain, body))
 
 
 @given(st.lists(ROW, min_size=1, max_size=5), st.integers(0, 4))
 def test_what_one_client_sends_again_and_again(rows: list[dict[str, Any]], style: int) -> None:
-    one, other = codec(), codec(kernel=False)
+    fast, plain = codec(), codec(kernel=False)
     rows = [{name: row[name] for name in rows[0]} for row in rows]
     for count in range(1, len(rows) + 1):
         body = body_of(rows[:count], style)
-        same(decoded(one, body), decoded(other, body))
+        same(decoded(fast, body), decoded(plain, body))
 
 
 def test_several_styles_are_known_at_once() -> None:
-    one = codec()
+    fast = codec()
     rows = [{"age": 1.5, "fare paid": 2, "größe": 3}, {"größe": 3, "age": 1.5, "fare paid": 2}]
-    objects = one._objects
+    objects = fast._objects
     assert objects is not None
     for _ in range(3):
         for row in rows:
@@ -103,17 +103,17 @@ def test_several_styles_are_known_at_once() -> None:
 def test_rows_are_the_instances_and_all_there_is() -> None:
     body = body_of([dict.fromkeys(NAMES, 1.0)], 0)
     assert isinstance(decoded(codec(), body), dict)
-    for other in (body.replace(b"instances", b"inputs"), body[:-1] + b',"inputs":1}'):
-        assert "expected" in decoded(codec(), other)
+    for plain in (body.replace(b"instances", b"inputs"), body[:-1] + b',"inputs":1}'):
+        assert "expected" in decoded(codec(), plain)
 
 
 def test_rows_that_are_never_alike_are_left_to_orjson() -> None:
-    one = codec()
-    assert one._objects is not None
+    fast = codec()
+    assert fast._objects is not None
     for number in range(100):
         rows: list[Any] = [{"age": number, "fare paid": True, "größe": 3}]
-        assert decoded(one, body_of(rows, 0)) == {"age": [number], "fare paid": [1], "größe": [3]}
-    assert one._objects._templates == []
+        assert decoded(fast, body_of(rows, 0)) == {"age": [number], "fare paid": [1], "größe": [3]}
+    assert fast._objects._templates == []
 
 
 PLAIN = '{"age":1.5,"fare paid":2,"größe":3}'
@@ -127,17 +127,17 @@ PLAIN = '{"age":1.5,"fare paid":2,"größe":3}'
 def test_however_joint_rows_are_cut_each_has_its_own_numbers_or_none_is_read(
     rows: list[str], edits: list[tuple[int, str]], data: st.DataObject
 ) -> None:
-    one, other = codec(), codec(kernel=False)
-    one.decode(f'{{"instances":[{PLAIN}]}}'.encode())
+    fast, plain = codec(), codec(kernel=False)
+    fast.decode(f'{{"instances":[{PLAIN}]}}'.encode())
     joint = ",".join(rows)
-    for place, put in edits:
-        at = place % (len(joint) + 1)
-        joint = joint[:at] + put + joint[at + (put == "") :]
-    commas = [place for place, character in enumerate(joint) if character == ","]
+    for position, put in edits:
+        start = position % (len(joint) + 1)
+        joint = joint[:start] + put + joint[start + (put == "") :]
+    commas = [position for position, character in enumerate(joint) if character == ","]
     cuts = sorted(data.draw(st.lists(st.sampled_from(commas), max_size=4, unique=True))) if commas else []
     starts, stops = [0, *(cut + 1 for cut in cuts)], [*cuts, len(joint)]
     bodies = [f'{{"instances":[{joint[a:b]}]}}'.encode() for a, b in zip(starts, stops, strict=True)]
-    form = one.form(bodies[0], None)
+    form = fast.form(bodies[0], None)
     if form is None or not all(map(form.fits, bodies)):
         return
     try:
@@ -145,22 +145,22 @@ def test_however_joint_rows_are_cut_each_has_its_own_numbers_or_none_is_read(
     except numbers.Unread:
         return
     for number, body in enumerate(bodies):
-        want = decoded(other, body)
-        assert not isinstance(want, str)
+        expected = decoded(plain, body)
+        assert not isinstance(expected, str)
         for name in NAMES:
-            np.testing.assert_array_equal(together[name][number : number + 1], want[name])
+            np.testing.assert_array_equal(together[name][number : number + 1], expected[name])
 
 
 @pytest.mark.parametrize("digits", range(1, 40))
 def test_a_row_without_an_end_does_not_keep_the_one_that_it_came_with(digits: int) -> None:
-    one = codec()
-    whole = f'{{"instances":[{PLAIN}]}}'.encode()
-    cut = whole.replace(b"3}", b"3." + b"1" * digits)
-    form = one.form(whole, None)
+    fast = codec()
+    body = f'{{"instances":[{PLAIN}]}}'.encode()
+    cut = body.replace(b"3}", b"3." + b"1" * digits)
+    form = fast.form(body, None)
     assert form is not None
     assert form.fits(cut)
     with pytest.raises(numbers.Unread):
-        form.read_all([whole, cut])
+        form.read_all([body, cut])
 
 
 @pytest.mark.parametrize(

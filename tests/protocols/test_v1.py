@@ -42,8 +42,8 @@ def decode(codec: V1Codec, document: Any) -> InferRequest:
     return codec.decode(json.dumps(document).encode())
 
 
-ONE = codec((tensor("x", shape=(-1, 2)),), (tensor("y"),))
-ONE_OF = "the request: expected one of 'instances' and 'inputs', got"
+NUMBERS = codec((tensor("x", shape=(-1, 2)),), (tensor("y"),))
+ONE_KEY = "the request: expected one of 'instances' and 'inputs', got"
 TWO = codec((tensor("a", shape=(-1, 2)), tensor("b", "BYTES")), (tensor("y"), tensor("z", "BYTES")))
 
 
@@ -105,23 +105,27 @@ def test_a_model_without_rows_answers_whole_tensors() -> None:
 @pytest.mark.parametrize(
     ("codec", "document", "message"),
     [
-        (ONE, [], f"{ONE_OF} []"),
-        (ONE, {}, f"{ONE_OF} {{}}"),
-        (ONE, {"instances": [], "inputs": []}, f"{ONE_OF} {{'inputs'"),
-        (ONE, {"instances": []}, "'instances': expected at least one row, got none"),
-        (ONE, {"instances": {"x": 1}}, "'instances': expected a list of rows, got {'x': 1}"),
-        (ONE, {"instances": None}, "'instances': expected a list of rows, got null"),
-        (ONE, {"instances": [[1, 2, 3]]}, "input 'x': expected shape [-1, 2], got [1, 3]"),
+        (NUMBERS, [], f"{ONE_KEY} []"),
+        (NUMBERS, {}, f"{ONE_KEY} {{}}"),
+        (NUMBERS, {"instances": [], "inputs": []}, f"{ONE_KEY} {{'inputs'"),
+        (NUMBERS, {"instances": []}, "'instances': expected at least one row, got none"),
+        (NUMBERS, {"instances": {"x": 1}}, "'instances': expected a list of rows, got {'x': 1}"),
+        (NUMBERS, {"instances": None}, "'instances': expected a list of rows, got null"),
+        (NUMBERS, {"instances": [[1, 2, 3]]}, "input 'x': expected shape [-1, 2], got [1, 3]"),
         (
-            ONE,
+            NUMBERS,
             {"instances": [[1, 2], [3]]},
             "input 'x': expected a regular array, got nested lists th",
         ),
-        (ONE, {"instances": [[1, True]]}, "input 'x': expected FP32 values, got true at position 1"),
-        (ONE, {"instances": [["1", 2]]}, "input 'x': expected FP32 values, got '1' (string) at position 0"),
-        (ONE, {"instances": [{"u": 1}]}, "input 'u': the model has no such input; it has: x"),
-        (ONE, {"instances": [{}]}, "input 'x': expected FP32 [-1, 2], got nothing"),
-        (ONE, {"inputs": 5}, "input 'x': expected shape [-1, 2], got []"),
+        (NUMBERS, {"instances": [[1, True]]}, "input 'x': expected FP32 values, got true at position 1"),
+        (
+            NUMBERS,
+            {"instances": [["1", 2]]},
+            "input 'x': expected FP32 values, got '1' (string) at position 0",
+        ),
+        (NUMBERS, {"instances": [{"u": 1}]}, "input 'u': the model has no such input; it has: x"),
+        (NUMBERS, {"instances": [{}]}, "input 'x': expected FP32 [-1, 2], got nothing"),
+        (NUMBERS, {"inputs": 5}, "input 'x': expected shape [-1, 2], got []"),
         (TWO, {"instances": [[1, 2]]}, "expected values by input name (a, b), got [[1, 2]]"),
         (TWO, {"inputs": {"a": [[1, 2]]}}, "input 'b': expected BYTES [-1], got nothing"),
         (
@@ -144,7 +148,7 @@ def test_a_request_that_does_not_fit_is_refused(codec: V1Codec, document: Any, m
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"[" * 2000, b'{"instances": NaN'])
 def test_text_that_is_no_json_is_refused(text: bytes) -> None:
     with pytest.raises(BadRequest, match=r"^the request is not valid JSON: "):
-        ONE.decode(text)
+        NUMBERS.decode(text)
 
 
 SCALARS = (
@@ -173,13 +177,13 @@ def test_whatever_comes_is_read_or_refused(key: str, value: Any) -> None:
 @given(st.binary(max_size=100))
 def test_arbitrary_bytes_are_refused(body: bytes) -> None:
     with pytest.raises(BadRequest):
-        ONE.decode(body)
+        NUMBERS.decode(body)
 
 
 def test_deep_nesting_is_refused_without_a_crash() -> None:
     for key in (b"instances", b"inputs", b"neither"):
         with pytest.raises(BadRequest, match="expected"):
-            ONE.decode(b'{"%s": %s}' % (key, b"[" * 1000 + b"]" * 1000))
+            NUMBERS.decode(b'{"%s": %s}' % (key, b"[" * 1000 + b"]" * 1000))
 
 
 @pytest.mark.parametrize("raw", [False, True])

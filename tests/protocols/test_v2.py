@@ -65,11 +65,11 @@ def tensors(draw: st.DrawFn) -> Tensor:
     return Tensor(datatype, shape, values, draw(st.booleans()), draw(st.booleans()), draw(st.booleans()))
 
 
-def codec_for(parts: list[Tensor]) -> V2Codec:
+def codec_for(tensors: list[Tensor]) -> V2Codec:
     def specs(prefix: str) -> tuple[TensorSpec, ...]:
         return tuple(
-            TensorSpec(f"{prefix}{i}", DATATYPES[part.datatype], (-1,) * len(part.shape))
-            for i, part in enumerate(parts)
+            TensorSpec(f"{prefix}{i}", DATATYPES[tensor.datatype], (-1,) * len(tensor.shape))
+            for i, tensor in enumerate(tensors)
         )
 
     return V2Codec(Signature(specs("in"), specs("out"), True), "model", 3)
@@ -84,22 +84,23 @@ def echo(codec: V2Codec, document: dict[str, Any], tail: bytes) -> tuple[bytes, 
 
 
 @given(st.lists(tensors(), min_size=1, max_size=3), st.permutations(range(3)))
-def test_every_datatype_comes_back_by_every_way(parts: list[Tensor], order: list[int]) -> None:
-    order = [i for i in order if i < len(parts)]
-    entries = [parts[i].entry(f"in{i}") for i in order]
-    wanted = [
-        {"name": f"out{i}", "parameters": {"binary_data": part.binary_out}} for i, part in enumerate(parts)
+def test_every_datatype_comes_back_by_every_way(tensors: list[Tensor], order: list[int]) -> None:
+    order = [i for i in order if i < len(tensors)]
+    entries = [tensors[i].entry(f"in{i}") for i in order]
+    outputs_requested = [
+        {"name": f"out{i}", "parameters": {"binary_data": tensor.binary_out}}
+        for i, tensor in enumerate(tensors)
     ]
-    document = {"inputs": [entry for entry, _ in entries], "outputs": wanted}
-    body, length = echo(codec_for(parts), document, b"".join(data for _, data in entries))
-    assert (length is not None) == any(part.binary_out for part in parts)
-    answer = naive.read_answer(body, length)
-    assert list(answer) == [f"out{i}" for i in range(len(parts))]
-    for i, part in enumerate(parts):
-        datatype, shape, values = answer[f"out{i}"]
-        assert (datatype, shape) == (part.datatype, part.shape)
+    document = {"inputs": [entry for entry, _ in entries], "outputs": outputs_requested}
+    body, length = echo(codec_for(tensors), document, b"".join(data for _, data in entries))
+    assert (length is not None) == any(tensor.binary_out for tensor in tensors)
+    response = naive.read_answer(body, length)
+    assert list(response) == [f"out{i}" for i in range(len(tensors))]
+    for i, tensor in enumerate(tensors):
+        datatype, shape, values = response[f"out{i}"]
+        assert (datatype, shape) == (tensor.datatype, tensor.shape)
         # By repr: NaN is itself, and -0.0 is not 0.0. FP16 and FP32 have shorter decimals than doubles.
-        assert repr([narrow(datatype, value) for value in values]) == repr(part.expected())
+        assert repr([narrow(datatype, value) for value in values]) == repr(tensor.expected())
 
 
 def narrow(datatype: str, value: Any) -> Any:
@@ -109,16 +110,16 @@ def narrow(datatype: str, value: Any) -> Any:
 
 
 @given(st.lists(tensors(), min_size=1, max_size=3))
-def test_all_outputs_are_binary_if_asked_so_at_once(parts: list[Tensor]) -> None:
-    entries = [part.entry(f"in{i}") for i, part in enumerate(parts)]
+def test_all_outputs_are_binary_if_asked_so_at_once(tensors: list[Tensor]) -> None:
+    entries = [tensor.entry(f"in{i}") for i, tensor in enumerate(tensors)]
     document = {
         "inputs": [entry for entry, _ in entries],
         "parameters": {"binary_data_output": True},
     }
-    body, length = echo(codec_for(parts), document, b"".join(data for _, data in entries))
+    body, length = echo(codec_for(tensors), document, b"".join(data for _, data in entries))
     assert length is not None
     assert all("data" not in entry for entry in json.loads(body[:length])["outputs"])
-    assert len(naive.read_answer(body, length)) == len(parts)
+    assert len(naive.read_answer(body, length)) == len(tensors)
 
 
 # -- requests that are taken --------------------------------------------------------------------
@@ -545,12 +546,12 @@ BINARY_VALID = with_x(data=..., parameters={"binary_data_size": 16})
 
 def places(document: Any) -> list[tuple[Any, Any]]:
     """Every (container, key) of a document."""
-    found = []
+    matches = []
     for key in document if isinstance(document, dict) else range(len(document)):
-        found.append((document, key))
+        matches.append((document, key))
         if isinstance(document[key], (dict, list)):
-            found += places(document[key])
-    return found
+            matches += places(document[key])
+    return matches
 
 
 def delete(container: Any, key: Any, value: Any) -> None:

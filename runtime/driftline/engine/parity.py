@@ -50,7 +50,7 @@ def check(files: Path | Bundle, data: Path, tolerance: float, progress: Callable
     if not targets:
         outputs = ", ".join(spec.name for spec in model.signature.outputs)
         raise BadRequest(f"{data}: expected predictions in columns named as the outputs: {outputs}")
-    inputs = Columns(model.signature.inputs, source.schema, apart=tuple(targets))
+    inputs = Columns(model.signature.inputs, source.schema, extra=tuple(targets))
     step = max(1, model.settings.batching.max_batch_rows)
     rows = 0
     text_outputs = {spec.name for spec in model.signature.outputs if spec.datatype.name == "BYTES"}

@@ -46,7 +46,7 @@ def profile(
     outputs = {spec.name for spec in signature.outputs}
     column_names = {
         name: labels
-        for name, labels in columns.in_order.items()
+        for name, labels in columns.renamed.items()
         if outputs.isdisjoint(text for label in labels for text in (label, label.rpartition("_")[0]))
     }
     sources = {

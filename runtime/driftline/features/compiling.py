@@ -14,7 +14,7 @@ from driftline.features import spec
 from driftline.features.program import Builder, Number, OneHot, Pair, State, Text
 from driftline_kernels import transforms as kernel
 
-_BELOW = {
+_BOUNDS = {
     "month": 13,
     "day": 32,
     "hour": 24,
@@ -48,7 +48,7 @@ def _(step: spec.Pass, state: State, builder: Builder) -> None:
 
 @add.register
 def _(step: spec.Drop, state: State, builder: Builder) -> None:
-    builder.made.pop(step.reads[0], None)
+    builder.features.pop(step.reads[0], None)
 
 
 @add.register
@@ -85,8 +85,8 @@ def _(step: spec.MinMax, state: State, builder: Builder) -> None:
     scale = (step.high - step.low) / (width if width >= 10 * np.finfo(np.float64).eps else 1.0)
     builder.change(step, kernel.SCALE, scale, step.low - state["least"] * scale)
     if step.clip:
-        made = builder.number(step.makes)
-        builder.compute(kernel.CLIP, made, step.low, step.high, into=made)
+        register = builder.number(step.makes)
+        builder.compute(kernel.CLIP, register, step.low, step.high, into=register)
 
 
 @add.register
@@ -123,8 +123,8 @@ def _(step: spec.Quantile, state: State, builder: Builder) -> None:
     # As QuantileTransformer for normal output: how near to an end a value counts as the end.
     builder.change(step, kernel.SHARE, 1e-7 if step.normal else 0, *state["quantiles"])
     if step.normal:
-        made = builder.number(step.makes)
-        builder.compute(kernel.PROBIT, made, into=made)
+        register = builder.number(step.makes)
+        builder.compute(kernel.PROBIT, register, into=register)
 
 
 @add.register
@@ -142,10 +142,10 @@ def _(step: spec.Arithmetic, state: State, builder: Builder) -> None:
 @add.register
 def _(step: spec.Linear, state: State, builder: Builder) -> None:
     registers = [builder.number(column) for column in step.reads]
-    made = builder.compute(kernel.SCALE, registers[0], step.weights[0], step.bias)
+    total = builder.compute(kernel.SCALE, registers[0], step.weights[0], step.bias)
     for register, weight in zip(registers[1:], step.weights[1:], strict=True):
-        builder.compute(kernel.ADD_SCALED, register, weight, b=made, into=made)
-    builder.put(step.makes, Number(made))
+        builder.compute(kernel.ADD_SCALED, register, weight, b=total, into=total)
+    builder.put(step.makes, Number(total))
 
 
 @add.register
@@ -158,13 +158,13 @@ def _(step: spec.Piecewise, state: State, builder: Builder) -> None:
 def _(step: spec.Ordinal, state: State, builder: Builder) -> None:
     categories, infrequent = state["categories"], state.get("infrequent", [])
     codes = builder.codes(builder[step.reads[0]], categories)
-    places = _places([category for category in categories if category is not None], infrequent)
+    indices = _indices_of([category for category in categories if category is not None], infrequent)
     if None in categories:
-        places.append(_or_nan(step.missing_value))
+        indices.append(_or_nan(step.missing_value))
     if step.unknown == "error":
         builder.check(codes, len(categories), step.reads[0])
     unknown = _or_nan(step.unknown_value)
-    builder.put(step.makes, Number(builder.compute(kernel.TABLE, codes, *places, unknown)))
+    builder.put(step.makes, Number(builder.compute(kernel.TABLE, codes, *indices, unknown)))
 
 
 @add.register
@@ -173,18 +173,18 @@ def _(step: spec.OneHot, state: State, builder: Builder) -> None:
     codes = builder.codes(builder[step.reads[0]], categories)
     if step.unknown == "error":
         builder.check(codes, len(categories), step.reads[0])
-    places = _places(categories, infrequent)
+    indices = _indices_of(categories, infrequent)
     labels = [label(category) for category in categories if category not in infrequent]
     unknown = -1
     if infrequent:
         unknown = len(labels) if step.unknown == "infrequent" else -1
         labels.append("infrequent")
-    places.append(unknown)
+    indices.append(unknown)
     if step.drop is not None and step.drop < len(labels):
         dropped = step.drop
         labels.pop(dropped)
-        places = [-1 if place == dropped else place - (place > dropped) for place in places]
-    builder.put(step.makes, OneHot(codes, tuple(map(int, places)), tuple(labels)))
+        indices = [-1 if index == dropped else index - (index > dropped) for index in indices]
+    builder.put(step.makes, OneHot(codes, tuple(map(int, indices)), tuple(labels)))
 
 
 @add.register
@@ -223,23 +223,23 @@ def _(step: spec.Cross, state: State, builder: Builder) -> None:
 def _(step: spec.DatePart, state: State, builder: Builder) -> None:
     seconds = builder.time(step.reads[0])
     register = builder.compute(kernel.PART, seconds, spec.PARTS.index(step.part))
-    if step.part in _BELOW:
-        builder.below[register] = _BELOW[step.part]
+    if step.part in _BOUNDS:
+        builder.bounds[register] = _BOUNDS[step.part]
     builder.put(step.makes, Number(register))
 
 
 @add.register
 def _(step: spec.Cyclic, state: State, builder: Builder) -> None:
     register = builder.number(step.reads[0])
-    if register in builder.below:  # few values: a table is faster
-        turns = 2 * np.pi * np.arange(builder.below[register]) / step.period
+    if register in builder.bounds:  # few values: a table is faster
+        turns = 2 * np.pi * np.arange(builder.bounds[register]) / step.period
         sine = builder.compute(kernel.TABLE, register, *np.sin(turns))
         cosine = builder.compute(kernel.TABLE, register, *np.cos(turns))
     else:
         sine = builder.compute(kernel.SINE, register, step.period)
         cosine = builder.compute(kernel.COSINE, register, step.period)
     if step.into is None:
-        builder.made.pop(step.reads[0], None)
+        builder.features.pop(step.reads[0], None)
     builder.put(f"{step.makes}_sin", Number(sine))
     builder.put(f"{step.makes}_cos", Number(cosine))
 
@@ -251,15 +251,15 @@ def label(category: Any) -> str:
     return "missing" if category is None else str(category)
 
 
-def _places(categories: Sequence[Any], infrequent: Sequence[Any]) -> list[float]:
+def _indices_of(categories: Sequence[Any], infrequent: Sequence[Any]) -> list[float]:
     """Return each category's index among the frequent ones; infrequent ones share the next index."""
-    places: list[float] = []
-    frequent = 0
+    indices: list[float] = []
+    next_index = 0
     for category in categories:
-        rare = category in infrequent
-        places.append(len(categories) - len(infrequent) if rare else frequent)
-        frequent += not rare
-    return places
+        is_rare = category in infrequent
+        indices.append(len(categories) - len(infrequent) if is_rare else next_index)
+        next_index += not is_rare
+    return indices
 
 
 def _or_nan(value: float | None) -> float:

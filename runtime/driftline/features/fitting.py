@@ -52,21 +52,25 @@ class Fitting:
         needed, code = {register}, []
         for index in range(len(self.builder.code) - 1, -1, -1):
             instruction = self.builder.code[index]
-            if instruction[1] in needed and instruction[0] != kernel.KNOWN:
+            if instruction[1] in needed and instruction[0] != kernel.CHECK:
                 needed.discard(instruction[1])
                 needed |= {instruction[2], instruction[3]} - {kernel.FAULTS}
                 code.append(instruction)
         reads = [read for read in self.builder.reads if read[1] in needed]
-        names = sorted({*needed, register, *(word for each in code for word in each[1:4])} | {kernel.FAULTS})
-        place = {name: index for index, name in enumerate(names)}
-        part = Builder(self.builder.inputs, registers=len(names), parameters=self.builder.parameters)
-        part.tables = self.builder.tables
-        part.reads = [(read[0], place[read[1]], *read[2:]) for read in reads]
-        part.code = [(each[0], *(place[word] for word in each[1:4]), *each[4:]) for each in reversed(code)]
-        registers = np.zeros((len(names), self.sources.rows))
-        kernel.read(self.sources.table, part.program(), registers)
-        kernel.run(registers, part.program(), np.empty((self.sources.rows, 0), np.float32))
-        values: Array = registers[place[register]]
+        operands = {operand for instruction in code for operand in instruction[1:4]}
+        used = sorted({*needed, register, *operands, kernel.FAULTS})
+        index_of = {number: index for index, number in enumerate(used)}
+        builder = Builder(self.builder.inputs, registers=len(used), parameters=self.builder.parameters)
+        builder.tables = self.builder.tables
+        builder.reads = [(read[0], index_of[read[1]], *read[2:]) for read in reads]
+        builder.code = [
+            (instruction[0], *(index_of[operand] for operand in instruction[1:4]), *instruction[4:])
+            for instruction in reversed(code)
+        ]
+        registers = np.zeros((len(used), self.sources.rows))
+        kernel.read(self.sources.table, builder.program(), registers)
+        kernel.run(registers, builder.program(), np.empty((self.sources.rows, 0), np.float32))
+        values: Array = registers[index_of[register]]
         return values
 
     def distinct(self, slot: Slot) -> tuple[list[Any], Array]:
@@ -92,9 +96,9 @@ class Fitting:
         array = array.cast(pa.large_string()).dictionary_encode(null_encoding="encode")
         values = array.dictionary.to_pylist()
         order = sorted(range(len(values)), key=lambda index: (values[index] is None, values[index] or ""))
-        place = np.empty(len(values), np.int64)
-        place[order] = np.arange(len(values))
-        codes = place[array.indices.to_numpy(zero_copy_only=False)]
+        code_of = np.empty(len(values), np.int64)
+        code_of[order] = np.arange(len(values))
+        codes = code_of[array.indices.to_numpy(zero_copy_only=False)]
         return [values[index] for index in order], codes
 
     @singledispatchmethod
@@ -160,13 +164,14 @@ class Fitting:
         counts = np.bincount(codes, minlength=len(categories))
         if step.categories is not None:
             seen = {
-                _key(category): count for category, count in zip(categories, counts.tolist(), strict=True)
+                _comparable(category): count
+                for category, count in zip(categories, counts.tolist(), strict=True)
             }
             categories = missing_last(step.categories)
-            counts = np.array([seen.get(_key(category), 0) for category in categories], np.int64)
+            counts = np.array([seen.get(_comparable(category), 0) for category in categories], np.int64)
         # OrdinalEncoder encodes missing values separately, however rare they are.
-        apart = isinstance(step, spec.Ordinal) and None in categories
-        rare = _infrequent(counts[: len(counts) - apart], len(codes), step)
+        has_missing = isinstance(step, spec.Ordinal) and None in categories
+        rare = _is_infrequent(counts[: len(counts) - has_missing], len(codes), step)
         state: State = {"categories": categories}
         if rare.any():
             state["infrequent"] = [categories[index] for index in np.flatnonzero(rare)]
@@ -189,14 +194,14 @@ class Fitting:
         if step.smoothing is not None:
             means = (sums + step.smoothing * overall) / (counts + step.smoothing)
         else:
-            means = _shrunk(self.target, codes, sums / counts, counts, overall)
+            means = _shrink(self.target, codes, sums / counts, counts, overall)
         return {"categories": categories, "means": means.tolist(), "overall": overall}
 
 
 def missing_last(categories: Sequence[Any]) -> list[Any]:
     """Return categories in the order of their codes."""
-    own = [category for category in categories if category is not None]
-    return [*own, None] if len(own) < len(categories) else own
+    present = [category for category in categories if category is not None]
+    return [*present, None] if len(present) < len(categories) else present
 
 
 def target_of(target: Any, rows: int) -> Array | None:
@@ -214,7 +219,7 @@ def target_of(target: Any, rows: int) -> Array | None:
     return array
 
 
-def _shrunk(target: Array, codes: Array, means: Array, counts: Array, overall: float) -> Array:
+def _shrink(target: Array, codes: Array, means: Array, counts: Array, overall: float) -> Array:
     """Shrink means towards the overall mean, by their categories' variance (empirical Bayes).
 
     Micci-Barreca: A preprocessing scheme for high-cardinality categorical attributes (2001), eq. 5 and 6.
@@ -227,7 +232,7 @@ def _shrunk(target: Array, codes: Array, means: Array, counts: Array, overall: f
     return shrunk
 
 
-def _infrequent(counts: Array, rows: int, step: spec.Encoding) -> Array:
+def _is_infrequent(counts: Array, rows: int, step: spec.Encoding) -> Array:
     """Return which categories are grouped as infrequent, as scikit-learn's encoders do."""
     rare = np.zeros(len(counts), bool)
     if isinstance(step.min_frequency, int):
@@ -247,5 +252,5 @@ def _category(value: float) -> Any:
     return int(value) if value.is_integer() else value
 
 
-def _key(category: Any) -> Any:
+def _comparable(category: Any) -> Any:
     return float(category) if isinstance(category, (int, float)) else category

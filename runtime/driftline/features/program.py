@@ -54,7 +54,7 @@ class OneHot:
     """Codes in a register, and the output column of each code; -1 for none."""
 
     register: int
-    places: tuple[int, ...]
+    columns: tuple[int, ...]
     labels: tuple[str, ...]
 
 
@@ -67,25 +67,25 @@ class Builder:
     """Builds a program, step by step.
 
     checks  the columns that instructions check, by the instruction's index
-    below   the bounds of registers whose values are whole numbers from 0 to below the bound, or NaN
+    bounds  of registers whose values are whole numbers from 0 to below the bound, or NaN
     """
 
     inputs: tuple[Input, ...]
     columns: dict[str, Slot] = field(default_factory=dict)
-    made: dict[str, None] = field(default_factory=dict)
+    features: dict[str, None] = field(default_factory=dict)
     reads: list[tuple[int, ...]] = field(default_factory=list)
     code: list[tuple[int, ...]] = field(default_factory=list)
     parameters: list[float] = field(default_factory=list)
     tables: list[dictionary.Dictionary] = field(default_factory=list)
     registers: int = 1  # kernel.FAULTS
     checks: dict[int, str] = field(default_factory=dict)
-    below: dict[int, int] = field(default_factory=dict)
-    _codes: dict[Any, int] = field(default_factory=dict)
+    bounds: dict[int, int] = field(default_factory=dict)
+    _registers: dict[Any, int] = field(default_factory=dict)
 
     def __getitem__(self, column: str) -> Slot:
         """Return a column by name; a raw column is read when it is first used."""
         if column not in self.columns:
-            index = next(index for index, each in enumerate(self.inputs) if each.name == column)
+            index = next(index for index, field in enumerate(self.inputs) if field.name == column)
             kind = self.inputs[index].kind
             if kind == "string":
                 self.columns[column] = Text(index)
@@ -111,12 +111,12 @@ class Builder:
     def put(self, name: str, slot: Slot) -> None:
         """Set a column that a step has made."""
         self.columns[name] = slot
-        self.made.setdefault(name)
+        self.features.setdefault(name)
 
     def compute(self, operation: int, a: int, *parameters: float, b: int = 0, into: int | None = None) -> int:
         """Add an instruction; return the register that it writes, `into` or a new one."""
         into = self._register() if into is None else into
-        self.below.pop(into, None)
+        self.bounds.pop(into, None)
         self.code.append((operation, into, a, b, len(self.parameters), len(parameters)))
         self.parameters.extend(map(float, parameters))
         return into
@@ -125,8 +125,8 @@ class Builder:
         """Add an instruction that makes the step's output from its first column."""
         column = step.reads[0]
         register = self.number(column)
-        alone = sum(_uses(slot, register) for slot in self.columns.values()) == 1
-        into = register if step.makes == column and alone else None
+        is_only_use = sum(_uses(slot, register) for slot in self.columns.values()) == 1
+        into = register if step.makes == column and is_only_use else None
         self.put(step.makes, Number(self.compute(operation, register, *parameters, into=into)))
 
     def codes(self, slot: Slot, categories: Sequence[Any]) -> int:
@@ -138,14 +138,14 @@ class Builder:
         if not isinstance(slot, Text):
             raise BadRequest(f"expected categories, got {words_of(slot)}")
         key = (slot, tuple(map(str, categories)), tuple(map(type, categories)))
-        if key not in self._codes:
-            self._codes[key] = self._codes_of_text(slot, categories)
-        return self._codes[key]
+        if key not in self._registers:
+            self._registers[key] = self._codes_of_text(slot, categories)
+        return self._registers[key]
 
-    def check(self, codes: int, known: int, column: str) -> None:
+    def check(self, codes: int, count: int, column: str) -> None:
         """Add a check that fails rows whose code is unknown."""
         self.checks[len(self.code)] = column
-        self.compute(kernel.KNOWN, codes, known, into=kernel.FAULTS)
+        self.compute(kernel.CHECK, codes, count, into=kernel.FAULTS)
 
     def hashes(self, slot: Slot) -> int:
         """Return a register with the hashes of strings."""
@@ -171,14 +171,14 @@ class Builder:
         Raises BadRequest for a column that can't be an output, and for a duplicate name.
         """
         names: list[str] = []
-        if any(isinstance(self.columns[name], OneHot) for name in self.made):
+        if any(isinstance(self.columns[name], OneHot) for name in self.features):
             self.code.append((kernel.CLEAR, 0, 0, 0, 0, 0))
-        for name in self.made:
+        for name in self.features:
             slot = self.columns[name]
             if isinstance(slot, OneHot):
-                at, count = len(self.parameters), len(slot.places)
-                self.code.append((kernel.ONE_HOT, len(names), slot.register, 0, at, count))
-                self.parameters.extend(slot.places)
+                start, count = len(self.parameters), len(slot.columns)
+                self.code.append((kernel.ONE_HOT, len(names), slot.register, 0, start, count))
+                self.parameters.extend(slot.columns)
                 names.extend(f"{name}_{label}" for label in slot.labels)
             elif isinstance(slot, Number):
                 self.code.append((kernel.EMIT, len(names), slot.register, 0, 0, 0))
@@ -196,19 +196,19 @@ class Builder:
         slot, offset, start = 0, 0, 0
         offsets = []
         for table in self.tables:
-            known = len(table.offsets) - 1
-            directory.append((slot, slot + len(table.slots), offset, known))
+            count = len(table.offsets) - 1
+            directory.append((slot, slot + len(table.slots), offset, count))
             offsets.append(table.offsets + start)
-            slot, offset, start = slot + len(table.slots), offset + known, start + len(table.known)
+            slot, offset, start = slot + len(table.slots), offset + count, start + len(table.utf8)
         return kernel.Program(
-            _rows(self.reads, kernel.WORDS),
-            _rows(self.code, kernel.WORDS),
+            _to_rows(self.reads, kernel.WORDS),
+            _to_rows(self.code, kernel.WORDS),
             np.array(self.parameters, np.float64),
-            _rows(directory, 4),
-            _joined([table.slots for table in self.tables], np.int32),
-            _rows_joined([table.keys for table in self.tables]),
-            _joined(offsets, np.int64),
-            _joined([table.known for table in self.tables], np.uint8),
+            _to_rows(directory, 4),
+            _concatenate([table.slots for table in self.tables], np.int32),
+            _concatenate_keys([table.keys for table in self.tables]),
+            _concatenate(offsets, np.int64),
+            _concatenate([table.utf8 for table in self.tables], np.uint8),
             self.registers,
             bool(self.checks),
         )
@@ -217,39 +217,39 @@ class Builder:
         self.registers += 1
         return self.registers - 1
 
-    def _read(self, how: int, source: int, table: int = 0, null: int = 0, unseen: int = 0) -> int:
-        key = (how, source, table, null, unseen)
-        if key not in self._codes:
-            self._codes[key] = self._register()
-            self.reads.append((how, self._codes[key], source, table, null, unseen))
-        return self._codes[key]
+    def _read(self, kind: int, source: int, table: int = 0, null: int = 0, unseen: int = 0) -> int:
+        key = (kind, source, table, null, unseen)
+        if key not in self._registers:
+            self._registers[key] = self._register()
+            self.reads.append((kind, self._registers[key], source, table, null, unseen))
+        return self._registers[key]
 
-    def _table(self, known: Sequence[str]) -> int:
-        data = [text.encode() for text in known]
+    def _table(self, strings: Sequence[str]) -> int:
+        data = [text.encode() for text in strings]
         offsets = np.cumsum([0, *map(len, data)])
         self.tables.append(dictionary.build(offsets, np.frombuffer(b"".join(data), np.uint8)))
         return len(self.tables) - 1
 
     def _codes_of_text(self, slot: Text, categories: Sequence[Any]) -> int:
-        known = [category for category in categories if category is not None]
-        if not all(isinstance(category, str) for category in known):
-            raise BadRequest(f"expected strings as categories of strings, got {shorten(known)}")
+        strings = [category for category in categories if category is not None]
+        if not all(isinstance(category, str) for category in strings):
+            raise BadRequest(f"expected strings as categories of strings, got {shorten(strings)}")
         unseen = len(categories)
         null = _index(categories, slot.fill, unseen)
-        return self._read(kernel.CODES, slot.source, self._table(known), null, unseen)
+        return self._read(kernel.CODES, slot.source, self._table(strings), null, unseen)
 
     def _codes_of_numbers(self, slot: Number, categories: Sequence[Any]) -> int:
-        known = [category for category in categories if category is not None]
-        if not all(isinstance(category, (int, float)) for category in known):
-            raise BadRequest(f"expected numbers as categories of numbers, got {shorten(known)}")
+        values = [category for category in categories if category is not None]
+        if not all(isinstance(category, (int, float)) for category in values):
+            raise BadRequest(f"expected numbers as categories of numbers, got {shorten(values)}")
         unseen = len(categories)
-        order = sorted(range(len(known)), key=lambda index: float(known[index]))
-        ascending = [float(known[index]) for index in order]
-        null = len(known) if None in categories else len(known) + 1
-        found = self.compute(kernel.FIND, slot.register, null + 1, *ascending)
+        order = sorted(range(len(values)), key=lambda index: float(values[index]))
+        ascending = [float(values[index]) for index in order]
+        null = len(values) if None in categories else len(values) + 1
+        ranks = self.compute(kernel.FIND, slot.register, null + 1, *ascending)
         # FIND returns len(known) for unknown numbers, and one or two more than that for missing ones.
-        places = [*order, unseen, len(known), unseen]
-        return self.compute(kernel.TABLE, found, *places, into=found)
+        codes = [*order, unseen, len(values), unseen]
+        return self.compute(kernel.TABLE, ranks, *codes, into=ranks)
 
     def _codes_of_pairs(self, slot: Pair, categories: Sequence[Any]) -> int:
         if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in categories):
@@ -268,29 +268,29 @@ def reads_first(program: kernel.Program) -> kernel.Program:
     The registers read are thus one block, which can be copied to another device and stays intact. Only for
     programs that check nothing: the register of faults is treated like any other.
     """
-    held = {int(into): place for place, into in enumerate(program.reads[:, 1])}
+    register_of = {int(into): index for index, into in enumerate(program.reads[:, 1])}
     reads, code = program.reads.copy(), program.code.copy()
     reads[:, 1] = range(len(reads))
     registers = len(reads)
     for instruction in code:
         operation, into, a, b = (int(word) for word in instruction[:4])
-        instruction[2:4] = held.get(a, 0), held.get(b, 0)  # unused operands are 0
+        instruction[2:4] = register_of.get(a, 0), register_of.get(b, 0)  # unused operands are 0
         if operation in (kernel.EMIT, kernel.ONE_HOT, kernel.CLEAR):
             continue  # they write columns
-        if held.get(into, -1) < len(reads):
-            held[into], registers = registers, registers + 1
-        instruction[1] = held[into]
+        if register_of.get(into, -1) < len(reads):
+            register_of[into], registers = registers, registers + 1
+        instruction[1] = register_of[into]
     return program._replace(reads=reads, code=code, registers=registers)
 
 
 def sides_of(pairs: Sequence[Any], side: int) -> list[Any]:
     """Return the categories on one side of pairs, missing last."""
-    own = list(dict.fromkeys(pair[side] for pair in pairs if pair[side] is not None))
-    return [*own, *([None] if any(pair[side] is None for pair in pairs) else [])]
+    categories = list(dict.fromkeys(pair[side] for pair in pairs if pair[side] is not None))
+    return [*categories, *([None] if any(pair[side] is None for pair in pairs) else [])]
 
 
-def _index(categories: Sequence[Any], category: Any, otherwise: int) -> int:
-    return list(categories).index(category) if category in categories else otherwise
+def _index(categories: Sequence[Any], category: Any, default: int) -> int:
+    return list(categories).index(category) if category in categories else default
 
 
 def _uses(slot: Slot, register: int) -> int:
@@ -312,13 +312,13 @@ def words_of(slot: Slot) -> str:
     }[type(slot)]
 
 
-def _rows(rows: list[tuple[int, ...]], width: int) -> Array:
+def _to_rows(rows: list[tuple[int, ...]], width: int) -> Array:
     return np.array(rows, np.int64).reshape(-1, width)
 
 
-def _rows_joined(arrays: list[Array]) -> Array:
+def _concatenate_keys(arrays: list[Array]) -> Array:
     return np.concatenate([np.empty((0, 3), np.uint64), *arrays])
 
 
-def _joined(arrays: list[Array], dtype: Any) -> Array:
+def _concatenate(arrays: list[Array], dtype: Any) -> Array:
     return np.concatenate([np.empty(0, dtype), *arrays]).astype(dtype, copy=False)

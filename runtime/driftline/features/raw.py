@@ -20,7 +20,7 @@ from driftline_kernels import memory
 WORDS = {"number": "numbers", "string": "strings", "datetime": "dates or times"}
 """The kinds of raw columns, and the words for their values in messages."""
 
-_NUMPY = {
+_KINDS = {
     np.dtype(dtype): kind
     for dtype, kind in (
         *((np.float32, memory.FLOAT32), (np.float64, memory.FLOAT64), (np.bool_, memory.UINT8)),
@@ -41,7 +41,7 @@ MICROSECONDS = _UNITS["us"]
 Layout = tuple[int, int, int]
 """Kind, stride and units per second of a source."""
 
-CLOCK: Layout = (memory.INT64, 8, MICROSECONDS)
+PARSED_TIME: Layout = (memory.INT64, 8, MICROSECONDS)
 """The layout of times parsed from text."""
 
 
@@ -63,20 +63,20 @@ def by_name(data: Any) -> Mapping[str, Any]:
     if isinstance(data, np.ndarray) and data.ndim == 2:
         return {f"x{index}": column for index, column in enumerate(data.T)}
     if hasattr(data, "column_names"):
-        return named(data.column_names, data.columns)
+        return mapping_of(data.column_names, data.columns)
     if hasattr(data, "items") and hasattr(data, "columns"):
-        return named(map(str, data.columns), (column for _, column in data.items()))
+        return mapping_of(map(str, data.columns), (column for _, column in data.items()))
     return columns_of(data)
 
 
-def named(names: Iterable[str], columns: Iterable[Any]) -> dict[str, Any]:
+def mapping_of(names: Iterable[str], columns: Iterable[Any]) -> dict[str, Any]:
     """Return columns by name; BadRequest for a duplicate name."""
-    found: dict[str, Any] = {}
+    mapping: dict[str, Any] = {}
     for name, column in zip(names, columns, strict=True):
-        if name in found:
+        if name in mapping:
             raise BadRequest(f"column {name!r}: expected it once, got twice")
-        found[name] = column
-    return found
+        mapping[name] = column
+    return mapping
 
 
 def kind_of(name: str, column: Any) -> str:
@@ -87,7 +87,7 @@ def kind_of(name: str, column: Any) -> str:
     import pyarrow as pa
 
     try:
-        kind = _arrow(column).type
+        kind = _to_arrow(column).type
     except (ValueError, TypeError, NotImplementedError, OverflowError) as error:
         raise BadRequest(
             f"column {name!r}: expected values of one kind, got {shorten(column)}: {error}"
@@ -99,7 +99,7 @@ def kind_of(name: str, column: Any) -> str:
     return "string" if _is_text(kind) else "number"
 
 
-def readable(each: Input, column: Any, errors: Counter[str], first: int = 0) -> Any:
+def make_readable(field: Input, column: Any, errors: Counter[str], first: int = 0) -> Any:
     """Return a column as it is if kernels can read it, else converted, with numbers and dates parsed.
 
     Counts in `errors` the values taken as missing. Row numbers in a BadRequest start at `first`.
@@ -107,43 +107,43 @@ def readable(each: Input, column: Any, errors: Counter[str], first: int = 0) -> 
     if type(column) is np.ndarray:
         if column.ndim == 2 and column.shape[1] == 1:
             column = column[:, 0]
-        if column.ndim == 1 and numpy_layout(each, column.dtype, column.strides[0]) is not None:
+        if column.ndim == 1 and numpy_layout(field, column.dtype, column.strides[0]) is not None:
             return column
-        if column.ndim == 1 and each.kind == "number" and column.dtype.kind in "fiu":
+        if column.ndim == 1 and field.kind == "number" and column.dtype.kind in "fiu":
             return column.astype(np.float64)
-        if column.ndim == 1 and each.kind == "datetime" and column.dtype.kind == "M":
+        if column.ndim == 1 and field.kind == "datetime" and column.dtype.kind == "M":
             return column.astype("datetime64[s]")
-    elif isinstance(column, _arrow_array()) and arrow_layout(each, column.type) is not None:
+    elif isinstance(column, _arrow_array()) and arrow_layout(field, column.type) is not None:
         return column
     if is_foreign(column):
-        return readable(each, array_of(each.name, column), errors, first)
+        return make_readable(field, array_of(field.name, column), errors, first)
     try:
-        array = _arrow(column)
+        array = _to_arrow(column)
     except (ValueError, TypeError, NotImplementedError, OverflowError):  # as Arrow's errors: several kinds
-        return _one_by_one(each, column, errors, first)
-    if arrow_layout(each, array.type) is not None:
+        return _convert_values(field, column, errors, first)
+    if arrow_layout(field, array.type) is not None:
         return array
-    return _converted(each, array, errors, first)
+    return _convert(field, array, errors, first)
 
 
-def numpy_layout(each: Input, dtype: Any, stride: int) -> Layout | None:
+def numpy_layout(field: Input, dtype: Any, stride: int) -> Layout | None:
     """Return the memory layout of a numpy array; None if kernels can't read it as the input's kind."""
-    if each.kind == "string":
+    if field.kind == "string":
         return None
-    if dtype.kind == "M" and each.kind == "datetime":
+    if dtype.kind == "M" and field.kind == "datetime":
         unit, count = np.datetime_data(dtype)
         scale = _UNITS.get(unit)
         return (memory.INT64, stride, scale) if scale and count == 1 and dtype.isnative else None
-    kind = _NUMPY.get(dtype)
-    return None if kind is None else (kind, stride, MICROSECONDS if each.kind == "datetime" else 0)
+    kind = _KINDS.get(dtype)
+    return None if kind is None else (kind, stride, MICROSECONDS if field.kind == "datetime" else 0)
 
 
-def arrow_layout(each: Input, kind: Any) -> Layout | None:
+def arrow_layout(field: Input, kind: Any) -> Layout | None:
     """Return the memory layout of Arrow arrays of a type; None if they must be converted."""
-    key = each.kind, kind.id  # a type's own hash is ten times slower
+    key = field.kind, kind.id  # a type's own hash is ten times slower
     layout = _LAYOUTS.get(key)
     if layout is None:
-        layout = _layout_of(each, kind)
+        layout = _layout_of(field, kind)
         if layout is not None and not hasattr(kind, "unit"):
             _LAYOUTS[key] = layout
     return layout
@@ -152,21 +152,21 @@ def arrow_layout(each: Input, kind: Any) -> Layout | None:
 _LAYOUTS: dict[tuple[str, int], Layout] = {}
 
 
-def _layout_of(each: Input, kind: Any) -> Layout | None:
+def _layout_of(field: Input, kind: Any) -> Layout | None:
     import pyarrow as pa
 
-    if each.kind == "string":
+    if field.kind == "string":
         if pa.types.is_string(kind):
             return memory.STRING, 0, 0
         return (memory.LARGE_STRING, 0, 0) if pa.types.is_large_string(kind) else None
     if pa.types.is_temporal(kind):
-        return _time_layout(kind) if each.kind == "datetime" else None
-    per_second = MICROSECONDS if each.kind == "datetime" else 0
+        return _time_layout(kind) if field.kind == "datetime" else None
+    per_second = MICROSECONDS if field.kind == "datetime" else 0
     if pa.types.is_boolean(kind):
         return None if per_second else (memory.BITS, 0, 0)
     if pa.types.is_integer(kind) or pa.types.is_float32(kind) or pa.types.is_float64(kind):
         dtype = np.dtype(kind.to_pandas_dtype())
-        return _NUMPY[dtype], dtype.itemsize, per_second
+        return _KINDS[dtype], dtype.itemsize, per_second
     return None
 
 
@@ -197,7 +197,7 @@ def _arrow_array() -> Any:
     return pa.Array
 
 
-def _arrow(column: Any) -> Any:
+def _to_arrow(column: Any) -> Any:
     """Convert anything one-dimensional to Arrow; ValueError or TypeError for values of several kinds."""
     import pyarrow as pa
 
@@ -205,10 +205,10 @@ def _arrow(column: Any) -> Any:
         return column.combine_chunks()
     if isinstance(column, pa.Array):
         return column
-    return pa.array(_of_pandas(column), from_pandas=True)
+    return pa.array(_from_pandas(column), from_pandas=True)
 
 
-def _of_pandas(column: Any) -> Any:
+def _from_pandas(column: Any) -> Any:
     """Convert pandas columns that Arrow can't take to numpy: sparse ones, and times with a zone, to UTC and
     without a warning."""
     dtype = getattr(column, "dtype", None)
@@ -219,59 +219,59 @@ def _of_pandas(column: Any) -> Any:
     return column
 
 
-def _converted(each: Input, array: Any, errors: Counter[str], first: int) -> Any:
+def _convert(field: Input, array: Any, errors: Counter[str], first: int) -> Any:
     import pyarrow as pa
 
     kind = array.type
     if pa.types.is_dictionary(kind):
-        return readable(each, decode_dictionary(array), errors, first)
-    wanted = {"number": pa.float64(), "string": pa.string(), "datetime": pa.timestamp("us")}[each.kind]
+        return make_readable(field, decode_dictionary(array), errors, first)
+    arrow_type = {"number": pa.float64(), "string": pa.string(), "datetime": pa.timestamp("us")}[field.kind]
     if pa.types.is_null(kind):
-        return pa.nulls(len(array), wanted)
+        return pa.nulls(len(array), arrow_type)
     if pa.types.is_string_view(kind):
-        return readable(each, array.cast(pa.large_string()), errors, first)
-    if _is_text(kind) or (pa.types.is_binary(kind) and each.kind == "string"):
+        return make_readable(field, array.cast(pa.large_string()), errors, first)
+    if _is_text(kind) or (pa.types.is_binary(kind) and field.kind == "string"):
         try:
-            return array.cast(wanted)
+            return array.cast(arrow_type)
         except pa.ArrowException:  # Arrow can't cast one of the values
-            return _one_by_one(each, array.to_pylist(), errors, first)
-    if each.kind == "number" and (pa.types.is_decimal(kind) or pa.types.is_float16(kind)):
-        return array.cast(wanted)
-    raise BadRequest(f"column {each.name!r}: expected {WORDS[each.kind]}, got {kind}")
+            return _convert_values(field, array.to_pylist(), errors, first)
+    if field.kind == "number" and (pa.types.is_decimal(kind) or pa.types.is_float16(kind)):
+        return array.cast(arrow_type)
+    raise BadRequest(f"column {field.name!r}: expected {WORDS[field.kind]}, got {kind}")
 
 
-def _one_by_one(each: Input, column: Any, errors: Counter[str], first: int) -> Any:
+def _convert_values(field: Input, column: Any, errors: Counter[str], first: int) -> Any:
     """Convert values of any kind one by one."""
     import pyarrow as pa
 
     column = column.tolist() if isinstance(column, np.ndarray) else column  # a scalar if it has no dimension
     if not isinstance(column, Iterable):
-        raise BadRequest(f"column {each.name!r}: expected {WORDS[each.kind]}, got {shorten(column)}")
-    read, wanted = {
-        "number": (_number, pa.float64()),
-        "string": (_text, pa.string()),
-        "datetime": (_time, pa.timestamp("us")),
-    }[each.kind]
+        raise BadRequest(f"column {field.name!r}: expected {WORDS[field.kind]}, got {shorten(column)}")
+    parse, arrow_type = {
+        "number": (_parse_number, pa.float64()),
+        "string": (_parse_text, pa.string()),
+        "datetime": (_parse_time, pa.timestamp("us")),
+    }[field.kind]
     values: list[Any] = []
     for row, value in enumerate(column):
         try:
-            values.append(None if value is None or value != value else read(value))
+            values.append(None if value is None or value != value else parse(value))
         except (ValueError, TypeError, OverflowError):
-            if each.on_error == "raise" or each.kind == "string":
-                where = f"column {each.name!r}, row {first + row}"
-                raise BadRequest(f"{where}: expected {WORDS[each.kind]}, got {shorten(value)}") from None
-            errors[each.name] += 1
+            if field.on_error == "raise" or field.kind == "string":
+                where = f"column {field.name!r}, row {first + row}"
+                raise BadRequest(f"{where}: expected {WORDS[field.kind]}, got {shorten(value)}") from None
+            errors[field.name] += 1
             values.append(None)
-    return pa.array(values, wanted)
+    return pa.array(values, arrow_type)
 
 
-def _number(value: Any) -> float:
+def _parse_number(value: Any) -> float:
     if isinstance(value, str) and "_" in value:
         raise ValueError(value)
     return float(value)
 
 
-def _text(value: Any) -> str:
+def _parse_text(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, str):
@@ -279,7 +279,7 @@ def _text(value: Any) -> str:
     raise TypeError(value)
 
 
-def _time(value: Any) -> datetime.datetime:
+def _parse_time(value: Any) -> datetime.datetime:
     time = datetime.datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
     if not isinstance(time, datetime.datetime):
         time = datetime.datetime.combine(time, datetime.time())  # TypeError unless it is a date

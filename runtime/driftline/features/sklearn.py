@@ -34,18 +34,18 @@ COMPARED = {
 """What transformers compare numbers with, so that a rounding error gives another output."""
 
 
-def imported(fitted: Any) -> Import:
+def import_fitted(fitted: Any) -> Importer:
     """Return the steps, their fitted states and the raw columns.
 
     Raises BadRequest with the name of a transformer that can't be expressed, and the reason.
     """
-    columns = _raw(fitted)
-    work = Import(set(columns))
-    work.chain(fitted, columns, "", "")
-    return work
+    columns = _raw_columns(fitted)
+    importer = Importer(set(columns))
+    importer.import_chain(fitted, columns, "", "")
+    return importer
 
 
-def width_of(fitted: Any, work: Import) -> int | None:
+def width_of(fitted: Any, importer: Importer) -> int | None:
     """Return how many columns a fitted transformer makes; None if neither names nor an example row tell."""
     try:
         return len(fitted.get_feature_names_out())
@@ -54,21 +54,21 @@ def width_of(fitted: Any, work: Import) -> int | None:
     try:
         import pandas as pd
 
-        row = pd.DataFrame({name: [work.examples.get(name, 1.0)] for name in _raw(fitted)})
-        has_names = hasattr(_first(fitted), "feature_names_in_")
+        row = pd.DataFrame({name: [importer.examples.get(name, 1.0)] for name in _raw_columns(fitted)})
+        has_names = hasattr(_first_fitted(fitted), "feature_names_in_")
         return int(fitted.transform(row if has_names else row.to_numpy()).shape[1])
     except Exception:  # whatever a transformer raises for a row that it was not meant for
         return None
 
 
 @dataclass(slots=True)
-class Import:
-    """The steps imported so far.
+class Importer:
+    """Imports transformers, and holds the steps so far.
 
     names     of all columns, raw ones and those that steps made
     origins   the raw column that each column was made from
     examples  a category of each raw column that has categories
-    wide      one-hot columns, and the indices of the steps that encoded them
+    one_hot   one-hot columns, and the indices of the steps that encoded them
     encoded   columns that hold numbers now, whatever their raw column holds
     missing   what transformers of each raw column take as missing: 'NaN' or 'None'
     rounded   columns of numbers that can differ from scikit-learn's by a rounding error
@@ -81,7 +81,7 @@ class Import:
     kinds: dict[str, str] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     examples: dict[str, Any] = field(default_factory=dict)
-    wide: dict[str, int] = field(default_factory=dict)
+    one_hot: dict[str, int] = field(default_factory=dict)
     encoded: set[str] = field(default_factory=set)
     missing: dict[str, str] = field(default_factory=dict)
     rounded: set[str] = field(default_factory=set)
@@ -91,12 +91,14 @@ class Import:
         """The raw columns."""
         return [Input(name, self.kinds.get(name, "number")) for name in self.raw]
 
-    def fresh(self, name: str) -> str:
+    def new_name(self, name: str) -> str:
         """Return a name for a new column, with a number appended if it is taken."""
         numbered = (f"{name}.{number}" for number in itertools.count(2))
-        free = next(each for each in itertools.chain([name], numbered) if each not in self.names)
-        self.names.add(free)
-        return free
+        new = next(
+            candidate for candidate in itertools.chain([name], numbered) if candidate not in self.names
+        )
+        self.names.add(new)
+        return new
 
     def add(self, step: spec.Step, state: State | None = None) -> None:
         """Add a step."""
@@ -120,34 +122,34 @@ class Import:
         if column in self.encoded:
             return
         origin = self.origins.get(column, column)
-        taken = "None" if value is None else "NaN"
-        if self.missing.setdefault(origin, taken) != taken:
+        spelling = "None" if value is None else "NaN"
+        if self.missing.setdefault(origin, spelling) != spelling:
             raise BadRequest(
                 f"column {origin!r}: expected NaN or None for what is missing, got both: scikit-learn takes "
                 "one of them as a category of its own; replace None by NaN, and fit again"
             )
 
-    def check_exact(self, columns: Sequence[str], what: str) -> None:
+    def check_exact(self, columns: Sequence[str], compared: str) -> None:
         """Refuse what compares numbers if a column's are rounded: fitted ones would be missed."""
         if not self.rounded.isdisjoint(columns):
-            raise BadRequest(f"{what} of computed numbers can't be imported: rounding differs")
+            raise BadRequest(f"{compared} of computed numbers can't be imported: rounding differs")
 
-    def chain(self, fitted: Any, columns: Sequence[str], where: str, prefix: str) -> list[str]:
+    def import_chain(self, fitted: Any, columns: Sequence[str], where: str, prefix: str) -> list[str]:
         """Import one transformer or a chain; return its outputs. The input columns stay, for other branches.
 
         prefix  of the names of the columns' copies; '' for raw columns, which need none
         """
-        chain = _flattened(fitted, where)
+        chain = _flatten(fitted, where)
         if chain and _kind(chain[0][1]) in PARALLEL:  # it copies the columns that it needs itself
-            made = self.parallel(chain[0][1], columns, chain[0][0], prefix)
+            outputs = self.import_branches(chain[0][1], columns, chain[0][0], prefix)
             chain = chain[1:]
         else:
-            made = [self.copied(column, prefix) for column in columns]
-        for place, step in chain:
-            made = self.transformer(step, made, place)
-        return made
+            outputs = [self.copy(column, prefix) for column in columns]
+        for path, step in chain:
+            outputs = self.import_transformer(step, outputs, path)
+        return outputs
 
-    def parallel(self, fitted: Any, columns: Sequence[str], where: str, prefix: str = "") -> list[str]:
+    def import_branches(self, fitted: Any, columns: Sequence[str], where: str, prefix: str = "") -> list[str]:
         """Import parallel branches, in a ColumnTransformer on their own columns; return their outputs."""
         if _kind(fitted) == "ColumnTransformer":
             indices = fitted._transformer_to_input_indices
@@ -157,88 +159,92 @@ class Import:
             ]
         else:
             branches = [(name, transformer, list(columns)) for name, transformer in fitted.transformer_list]
-        made: list[str] = []
-        for name, transformer, own in branches:
-            if _is(transformer, "drop") or not own:
+        outputs: list[str] = []
+        for name, transformer, branch_columns in branches:
+            if _is_word(transformer, "drop") or not branch_columns:
                 continue
-            branch = self.chain(transformer, own, _at(where, name), f"{prefix}{name}__")
-            made += self.weighted(branch, (fitted.transformer_weights or {}).get(name))
-        return made
+            branch_outputs = self.import_chain(
+                transformer, branch_columns, _join(where, name), f"{prefix}{name}__"
+            )
+            outputs += self.weigh(branch_outputs, (fitted.transformer_weights or {}).get(name))
+        return outputs
 
-    def copied(self, column: str, prefix: str) -> str:
+    def copy(self, column: str, prefix: str) -> str:
         """Copy a column, with the prefix in its name; return the name."""
-        into = self.fresh(f"{prefix}{column}") if prefix else column
+        into = self.new_name(f"{prefix}{column}") if prefix else column
         self.add(spec.Pass(column, into=into))
-        for marked in (self.encoded, self.rounded):
-            if column in marked:
-                marked.add(into)
+        for marks in (self.encoded, self.rounded):
+            if column in marks:
+                marks.add(into)
         return into
 
-    def weighted(self, columns: list[str], weight: float | None) -> list[str]:
+    def weigh(self, columns: list[str], weight: float | None) -> list[str]:
         """Multiply columns by the weight of their branch."""
         if weight is None:
             return columns
-        columns = self.narrow(columns)
+        columns = self.split_one_hots(columns)
         for column in columns:
             self.set_kind(column, "number")
             self.add(spec.Arithmetic(column, "*", float(weight)))
         return columns
 
-    def transformer(self, fitted: Any, columns: Sequence[str], where: str) -> list[str]:
+    def import_transformer(self, fitted: Any, columns: Sequence[str], where: str) -> list[str]:
         """Import any transformer but a Pipeline; return its outputs, which replace the columns."""
         kind = _kind(fitted)
-        columns = self.narrow(columns)
+        columns = self.split_one_hots(columns)
         if kind in PARALLEL:
-            made = self.parallel(fitted, columns, where)
+            outputs = self.import_branches(fitted, columns, where)
             self.drop(columns)
-            return made
+            return outputs
         if hasattr(fitted, "get_support"):
-            kept = [column for column, keep in zip(columns, fitted.get_support(), strict=True) if keep]
-            self.drop(column for column in columns if column not in kept)
-            return kept
+            selected = [column for column, keep in zip(columns, fitted.get_support(), strict=True) if keep]
+            self.drop(column for column in columns if column not in selected)
+            return selected
         if hasattr(fitted, "predict"):
-            raise _refused(where, f"expected transformers, got the model {kind}; without it: pipeline[:-1]")
+            raise _refusal(where, f"expected transformers, got the model {kind}; without it: pipeline[:-1]")
         if kind not in TRANSFORMERS:
             raise _unknown(fitted, where)
         try:
             if kind in COMPARED:
                 self.check_exact(columns, COMPARED[kind])
-            made = TRANSFORMERS[kind](self, fitted, columns)
+            outputs = TRANSFORMERS[kind](self, fitted, columns)
         except BadRequest as error:
-            raise _refused(where, f"{kind}: {error}") from None
+            raise _refusal(where, f"{kind}: {error}") from None
         if kind in ROUNDED:
-            self.rounded.update(made)
-        return made
+            self.rounded.update(outputs)
+        return outputs
 
     def drop(self, columns: Iterable[str]) -> None:
         """Drop columns that are not outputs."""
         for column in columns:
             self.add(spec.Drop(column))
 
-    def narrow(self, columns: Sequence[str]) -> list[str]:
+    def split_one_hots(self, columns: Sequence[str]) -> list[str]:
         """Return the columns, one-hot ones split into columns of zeros and ones that steps can change."""
-        made: list[str] = []
-        behind = False
+        outputs: list[str] = []
+        follows_split = False
         for column in columns:
-            if column in self.wide:
-                behind = True
-                made += self.split(column)
+            if column in self.one_hot:
+                follows_split = True
+                outputs += self.split_one_hot(column)
                 continue
-            if behind:  # new columns come last, so later ones must be made anew, too
+            if follows_split:  # new columns come last, so later ones must be made anew, too
                 self.drop([column])
                 self.add(spec.Pass(column))
-            made.append(column)
-        return made
+            outputs.append(column)
+        return outputs
 
-    def split(self, column: str) -> list[str]:
+    def split_one_hot(self, column: str) -> list[str]:
         """Replace a one-hot step by an ordinal one and a column of zeros and ones per code; return those."""
-        at = self.wide.pop(column)
-        step: Any = self.steps[at]
-        state = self.states[at]
+        index = self.one_hot.pop(column)
+        step: Any = self.steps[index]
+        state = self.states[index]
         categories, infrequent = state["categories"], state.get("infrequent", [])
-        known = [category for category in categories if category is not None and category not in infrequent]
-        codes = [(label(category), code) for code, category in enumerate(known)]
-        rare, missing = len(known), len(known)
+        frequent = [
+            category for category in categories if category is not None and category not in infrequent
+        ]
+        codes = [(label(category), code) for code, category in enumerate(frequent)]
+        rare, missing = len(frequent), len(frequent)
         if None in categories and None not in infrequent:
             missing = rare + 1
             codes.append((label(None), missing))
@@ -246,7 +252,7 @@ class Import:
             codes.append(("infrequent", rare))
         if step.drop is not None:
             codes.pop(step.drop)
-        self.steps[at] = spec.Ordinal(
+        self.steps[index] = spec.Ordinal(
             column,
             step.categories,
             step.min_frequency,
@@ -256,18 +262,18 @@ class Import:
             missing_value=missing,
         )
         rest = [category for category in infrequent if category is not None]
-        self.states[at] = {"categories": categories} | ({"infrequent": rest} if rest else {})
-        made = [self.fresh(f"{column}_{name}") for name, _ in codes]
-        for into, (_, code) in zip(made, codes, strict=True):
+        self.states[index] = {"categories": categories} | ({"infrequent": rest} if rest else {})
+        outputs = [self.new_name(f"{column}_{name}") for name, _ in codes]
+        for into, (_, code) in zip(outputs, codes, strict=True):
             self.add(spec.Equals(column, code, into=into))
-        self.encoded.update(made)
+        self.encoded.update(outputs)
         self.drop([column])
-        return made
+        return outputs
 
 
-def _raw(fitted: Any) -> list[str]:
+def _raw_columns(fitted: Any) -> list[str]:
     """Return the names of the columns that a transformer was fitted on; BadRequest if it is not fitted."""
-    first = _first(fitted)
+    first = _first_fitted(fitted)
     names = getattr(first, "feature_names_in_", None)
     count = getattr(first, "n_features_in_", None)
     if count is None:
@@ -277,35 +283,37 @@ def _raw(fitted: Any) -> list[str]:
     return [f"x{index}" for index in range(count)] if names is None else [str(name) for name in names]
 
 
-def _flattened(fitted: Any, where: str) -> list[tuple[str, Any]]:
+def _flatten(fitted: Any, where: str) -> list[tuple[str, Any]]:
     """Return the transformers of a Pipeline and of Pipelines within it, without those that change nothing."""
-    if fitted is None or _is(fitted, "passthrough"):
+    if fitted is None or _is_word(fitted, "passthrough"):
         return []
     if _kind(fitted) == "FunctionTransformer" and fitted.func is None:
         return []
     if _kind(fitted) == "Pipeline":
-        return [each for name, step in fitted.steps for each in _flattened(step, _at(where, name))]
+        return [
+            transformer for name, part in fitted.steps for transformer in _flatten(part, _join(where, name))
+        ]
     return [(where, fitted)]
 
 
 def _unknown(fitted: Any, where: str) -> BadRequest:
-    known = ", ".join([*TRANSFORMERS, *PARALLEL, "Pipeline"])
-    return _refused(
+    supported = ", ".join([*TRANSFORMERS, *PARALLEL, "Pipeline"])
+    return _refusal(
         where,
-        f"{_kind(fitted)} can't be imported; those that can: {known}, and feature selectors. "
+        f"{_kind(fitted)} can't be imported; those that can: {supported}, and feature selectors. "
         "`driftline convert` takes whole pipelines, with other transformers, too",
     )
 
 
-def _refused(where: str, words: str) -> BadRequest:
+def _refusal(where: str, words: str) -> BadRequest:
     return BadRequest(f"{where}: {words}" if where else words)
 
 
-def _at(where: str, name: str) -> str:
+def _join(where: str, name: str) -> str:
     return f"{where}.{name}" if where else name
 
 
-def _first(fitted: Any) -> Any:
+def _first_fitted(fitted: Any) -> Any:
     """Return the transformer that was fitted on the raw columns; None if there is none.
 
     Of a Pipeline or FeatureUnion, scikit-learn itself uses the first entry, even 'passthrough' or 'drop'.
@@ -315,13 +323,13 @@ def _first(fitted: Any) -> Any:
     parts = {"Pipeline": "steps", "FeatureUnion": "transformer_list"}.get(_kind(fitted))
     if parts is None:
         return fitted
-    found = (_first(part) for _, part in getattr(fitted, parts))
-    return next((first for first in found if first is not None), None)
+    candidates = (_first_fitted(part) for _, part in getattr(fitted, parts))
+    return next((first for first in candidates if first is not None), None)
 
 
 def _kind(fitted: Any) -> str:
     return type(fitted).__name__
 
 
-def _is(fitted: Any, word: str) -> bool:
+def _is_word(fitted: Any, word: str) -> bool:
     return isinstance(fitted, str) and fitted == word

@@ -16,7 +16,7 @@ def edges_of(basis: Any) -> Array:
     return np.unique(basis.t[basis.k : len(basis.t) - basis.k])
 
 
-def pieces_of(basis: Any, how: str) -> Iterator[list[list[float]]]:
+def pieces_of(basis: Any, extrapolation: str) -> Iterator[list[list[float]]]:
     """Yield the coefficients of each basis function, as `Piecewise` has them: of its Taylor polynomials.
 
     basis  a BSpline that returns all basis functions
@@ -26,12 +26,12 @@ def pieces_of(basis: Any, how: str) -> Iterator[list[list[float]]]:
     edges = edges_of(basis)
     series = np.array([basis(edges, nu=order) / math.factorial(order) for order in orders])
     count, degree = int(series.shape[2]), int(basis.k)
-    outside = orders < {"constant": 1, "linear": 2}.get(how, len(orders))
+    outside = orders < {"constant": 1, "linear": 2}.get(extrapolation, len(orders))
     # Only so many functions are extrapolated, which tells if the outer knots are repeated.
-    reach = {"constant": degree, "linear": max(degree, 2)}.get(how, count)
-    below = 0 if how == "continue" and basis.t[degree] == basis.t[degree + 1] else reach
+    reach = {"constant": degree, "linear": max(degree, 2)}.get(extrapolation, count)
+    below = 0 if extrapolation == "continue" and basis.t[degree] == basis.t[degree + 1] else reach
     for function in range(count):
-        of_edges = series[:, :, function].T
-        first = of_edges[0] * (outside & (function < below))
-        last = of_edges[-1] * (outside & (function >= count - reach))
-        yield [piece.tolist() for piece in (first, *of_edges[:-1], last)]
+        at_edges = series[:, :, function].T
+        first = at_edges[0] * (outside & (function < below))
+        last = at_edges[-1] * (outside & (function >= count - reach))
+        yield [piece.tolist() for piece in (first, *at_edges[:-1], last)]

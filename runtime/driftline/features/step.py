@@ -30,13 +30,13 @@ class Step:
 
     def __post_init__(self) -> None:
         kind: Any = type(self)
-        for each in dataclasses.fields(self):
-            value = plain(getattr(self, each.name))
-            object.__setattr__(self, each.name, value)
-            expected = _hints(kind)[each.name]
+        for argument in dataclasses.fields(self):
+            value = plain(getattr(self, argument.name))
+            object.__setattr__(self, argument.name, value)
+            expected = _hints(kind)[argument.name]
             if not fits(value, expected):
                 raise BadRequest(
-                    f"{self.name}: {each.name}: expected {words_for(expected)}, got {shorten(value)}"
+                    f"{self.name}: {argument.name}: expected {words_for(expected)}, got {shorten(value)}"
                 )
         self.check()
 
@@ -66,10 +66,10 @@ class Step:
     def to_dict(self) -> dict[str, Any]:
         """Return the step's entry in a file: the values that are not the defaults."""
         entry: dict[str, Any] = {"step": self.name}
-        for each in dataclasses.fields(self):
-            value = getattr(self, each.name)
-            if value != each.default:
-                entry[each.name] = list(value) if isinstance(value, tuple) else value
+        for argument in dataclasses.fields(self):
+            value = getattr(self, argument.name)
+            if value != argument.default:
+                entry[argument.name] = list(value) if isinstance(value, tuple) else value
         return entry
 
     def refuse(self, key: str, expected: str) -> BadRequest:

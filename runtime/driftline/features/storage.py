@@ -23,7 +23,7 @@ VERSION = 1
 
 Loaded = TypeVar("Loaded")
 
-_FITTED: dict[str, dict[str, Any]] = {
+_STATE_TYPES: dict[str, dict[str, Any]] = {
     "impute": {"value": (int, float, str)},
     "standardise": {"mean": float, "deviation": float},
     "min_max": {"least": float, "most": float},
@@ -72,9 +72,9 @@ def to_dict(inputs: Sequence[Input], steps: Sequence[spec.Step], states: Sequenc
         "format": FORMAT,
         "version": VERSION,
         "inputs": [
-            {"name": each.name, "kind": each.kind}
-            | ({"on_error": each.on_error} if each.on_error != "raise" else {})
-            for each in inputs
+            {"name": field.name, "kind": field.kind}
+            | ({"on_error": field.on_error} if field.on_error != "raise" else {})
+            for field in inputs
         ],
         "steps": [
             step.to_dict() | ({"fitted": state} if state else {})
@@ -90,12 +90,12 @@ def from_dict(document: Any) -> tuple[list[Input], list[spec.Step], list[State]]
     version = document.get("version")
     if type(version) is not int or not 1 <= version <= VERSION:
         raise BadRequest(f"version: expected {VERSION} at most, got {shorten(version)}: it is newer")
-    inputs = [_input(each, f"inputs[{at}]") for at, each in enumerate(_list(document, "inputs"))]
+    inputs = [_input(entry, f"inputs[{index}]") for index, entry in enumerate(_list(document, "inputs"))]
     steps, states = [], []
-    for at, entry in enumerate(_list(document, "steps")):
-        step = _step(entry, f"steps[{at}]")
+    for index, entry in enumerate(_list(document, "steps")):
+        step = _step(entry, f"steps[{index}]")
         steps.append(step)
-        states.append(_state(step, entry.get("fitted", {}), f"steps[{at}].fitted"))
+        states.append(_state(step, entry.get("fitted", {}), f"steps[{index}].fitted"))
     return inputs, steps, states
 
 
@@ -106,83 +106,83 @@ def _list(document: dict[str, Any], key: str) -> list[Any]:
     return value
 
 
-def _input(entry: Any, place: str) -> Input:
+def _input(entry: Any, where: str) -> Input:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-        raise BadRequest(f"{place}: expected a name and a kind, got {shorten(entry)}")
+        raise BadRequest(f"{where}: expected a name and a kind, got {shorten(entry)}")
     kind, on_error = entry.get("kind"), entry.get("on_error", "raise")
     if type(kind) is not str or kind not in WORDS or on_error not in ("raise", "missing"):
-        raise BadRequest(f"{place}: expected a kind of {', '.join(WORDS)}, got {shorten(entry)}")
+        raise BadRequest(f"{where}: expected a kind of {', '.join(WORDS)}, got {shorten(entry)}")
     return Input(entry["name"], kind, on_error)
 
 
-def _step(entry: Any, place: str) -> spec.Step:
+def _step(entry: Any, where: str) -> spec.Step:
     """Return the step of an entry that `Step.to_dict` returned; `place` is its position, for messages.
 
     Raises BadRequest for an unknown step, an unknown key, or a value that doesn't fit.
     """
-    came = entry.get("step") if isinstance(entry, dict) else entry
-    if not isinstance(entry, dict) or type(came) is not str or came not in spec.STEPS:
-        raise BadRequest(f"{place}: step: expected one of {', '.join(spec.STEPS)}, got {shorten(came)}")
-    kind = spec.STEPS[came]
-    known = {each.name for each in dataclasses.fields(kind)}
+    name = entry.get("step") if isinstance(entry, dict) else entry
+    if not isinstance(entry, dict) or type(name) is not str or name not in spec.STEPS:
+        raise BadRequest(f"{where}: step: expected one of {', '.join(spec.STEPS)}, got {shorten(name)}")
+    step_class = spec.STEPS[name]
+    arguments = {field.name for field in dataclasses.fields(step_class)}
     values = {key: value for key, value in entry.items() if key not in ("step", "fitted")}
-    unknown = sorted(set(values) - known)
+    unknown = sorted(set(values) - arguments)
     if unknown or "column" not in values:
-        wrong = f"got {shorten(unknown[0])}" if unknown else "'column' is missing"
-        raise BadRequest(f"{place}: expected {', '.join(sorted(known))}, {wrong}")
+        problem = f"got {shorten(unknown[0])}" if unknown else "'column' is missing"
+        raise BadRequest(f"{where}: expected {', '.join(sorted(arguments))}, {problem}")
     try:
-        step = kind(**values)
+        step = step_class(**values)
         if list(step.each()) != [step]:
             raise BadRequest(f"column: expected one, got {shorten(step.column)}")
     except BadRequest as error:
-        raise BadRequest(f"{place}: {error}") from None
+        raise BadRequest(f"{where}: {error}") from None
     return step
 
 
-def _state(step: spec.Step, entry: Any, place: str) -> State:
+def _state(step: spec.Step, entry: Any, where: str) -> State:
     if not isinstance(entry, dict):
-        raise BadRequest(f"{place}: expected what was fitted by name, got {shorten(entry)}")
+        raise BadRequest(f"{where}: expected what was fitted by name, got {shorten(entry)}")
     state: State = dict(entry)
-    for key, kind in _FITTED.get(step.name, {}).items():
-        if not _is(state.get(key), kind):
-            raise BadRequest(f"{place}.{key}: expected {_words(kind)}, got {shorten(state.get(key))}")
+    for key, kind in _STATE_TYPES.get(step.name, {}).items():
+        if not _has_type(state.get(key), kind):
+            raise BadRequest(f"{where}.{key}: expected {_describe(kind)}, got {shorten(state.get(key))}")
     for key in ("categories", "infrequent"):
         if key in state:
-            state[key] = _categories(state[key], f"{place}.{key}")
+            state[key] = _categories(state[key], f"{where}.{key}")
     for key in ("shares", "means"):
         if key in state and len(state[key]) != len(state["categories"]):
-            raise BadRequest(f"{place}.{key}: expected one for each category, got {len(state[key])}")
+            raise BadRequest(f"{where}.{key}: expected one for each category, got {len(state[key])}")
     quantiles = state.get("quantiles", [0, 1])
     if len(quantiles) < 2 or quantiles != sorted(quantiles):
-        raise BadRequest(f"{place}.quantiles: expected 2 or more, ascending, got {shorten(quantiles)}")
+        raise BadRequest(f"{where}.quantiles: expected 2 or more, ascending, got {shorten(quantiles)}")
     edges = state.get("edges", [])
     if any(low >= high for low, high in itertools.pairwise(edges)):
-        raise BadRequest(f"{place}.edges: expected ascending numbers, got {shorten(edges)}")
+        raise BadRequest(f"{where}.edges: expected ascending numbers, got {shorten(edges)}")
     return state
 
 
-def _categories(values: Any, place: str) -> list[Any]:
+def _categories(values: Any, where: str) -> list[Any]:
     if not isinstance(values, list):
-        raise BadRequest(f"{place}: expected a list, got {shorten(values)}")
+        raise BadRequest(f"{where}: expected a list, got {shorten(values)}")
     categories = [tuple(value) if isinstance(value, list) else value for value in values]
-    for at, category in enumerate(categories):
+    for index, category in enumerate(categories):
         parts = category if isinstance(category, tuple) else (category,)
-        if not all(part is None or isinstance(part, (str, bool)) or _is(part, float) for part in parts):
-            raise BadRequest(f"{place}[{at}]: expected text or a number, got {shorten(category)}")
+        if not all(part is None or isinstance(part, (str, bool)) or _has_type(part, float) for part in parts):
+            raise BadRequest(f"{where}[{index}]: expected text or a number, got {shorten(category)}")
     if len(set(categories)) < len(categories) or None in categories[:-1]:
-        raise BadRequest(f"{place}: expected each category once, null last, got {shorten(values)}")
+        raise BadRequest(f"{where}: expected each category once, null last, got {shorten(values)}")
     return categories
 
 
-def _is(value: Any, kind: Any) -> bool:
+def _has_type(value: Any, kind: Any) -> bool:
     if isinstance(kind, list):
-        return isinstance(value, list) and all(_is(item, kind[0]) for item in value)
+        return isinstance(value, list) and all(_has_type(item, kind[0]) for item in value)
     if kind is float:
         return type(value) in (int, float) and math.isfinite(value)
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _words(kind: Any) -> str:
+def _describe(kind: Any) -> str:
     if isinstance(kind, list):
         return "a list of numbers"
     return "a number or text" if isinstance(kind, tuple) else {float: "a number", list: "a list"}[kind]

@@ -15,13 +15,13 @@ from driftline.features import spec, storage
 from driftline.features.compiling import add
 from driftline.features.fitting import Fitting, missing_last, target_of
 from driftline.features.program import Builder, State
-from driftline.features.raw import Input, by_name, kind_of, readable
+from driftline.features.raw import Input, by_name, kind_of, make_readable
 from driftline.features.sources import Reader
 from driftline.features.wiring import inputs_of
 from driftline.tensors import Array, shorten
 from driftline_kernels import transforms as kernel
 
-PART = 8192
+PART_ROWS = 8192
 """Rows of an Arrow table that are read at a time; this limits the memory that conversions take."""
 
 
@@ -37,7 +37,9 @@ class Transform:
     """
 
     def __init__(self, steps: Iterable[spec.Step]) -> None:
-        self.steps: tuple[spec.Step, ...] = tuple(one for step in _listed(steps) for one in step.each())
+        self.steps: tuple[spec.Step, ...] = tuple(
+            single_step for step in _to_list(steps) for single_step in step.each()
+        )
         self._raw = inputs_of(self.steps)
         self._states: list[State] | None = None
         self._checks: dict[int, str] = {}
@@ -55,7 +57,9 @@ class Transform:
     @property
     def inputs(self) -> tuple[Input, ...]:
         """The raw columns, in the order in which steps name them; a kind not known before fit is 'string'."""
-        return self._reader.inputs if self.fitted else tuple(_with_kind(each, "string") for each in self._raw)
+        return (
+            self._reader.inputs if self.fitted else tuple(_with_kind(field, "string") for field in self._raw)
+        )
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -63,8 +67,8 @@ class Transform:
         if self.fitted:
             return self._outputs
         builder = Builder(self.inputs)
-        for place, step in enumerate(self.steps):
-            self._add(place, step, _state_without_data(step), builder)
+        for index, step in enumerate(self.steps):
+            self._add(index, step, _state_without_data(step), builder)
         return builder.finish()[1]
 
     @property
@@ -81,7 +85,7 @@ class Transform:
     @property
     def numbers(self) -> dict[int, str]:
         """The names of the raw columns that are numbers, by their indices in `inputs`."""
-        return {place: each.name for place, each in enumerate(self.inputs) if each.kind == "number"}
+        return {index: field.name for index, field in enumerate(self.inputs) if field.kind == "number"}
 
     @property
     def checked(self) -> tuple[str, ...]:
@@ -101,9 +105,9 @@ class Transform:
 
     def fit(self, columns: Any, target: Any = None) -> Self:
         """Fit the steps to data; `target` is (rows,) numbers or two classes, if a step needs it."""
-        named = by_name(columns)
-        inputs = tuple(_with_kind(each, _kind_in(named, each.name)) for each in self._raw)
-        self._become(inputs, self._fit(inputs, named, target))
+        table = by_name(columns)
+        inputs = tuple(_with_kind(field, _kind_in(table, field.name)) for field in self._raw)
+        self._set_fitted(inputs, self._fit(inputs, table, target))
         return self
 
     def fit_apply(self, columns: Any, target: Any = None) -> Array:
@@ -115,22 +119,24 @@ class Transform:
         columns = as_table(columns)
         self.fit(columns, target)
         matrix = self.apply(columns)
-        folded = [step for step in self.steps if isinstance(step, spec.TargetMean)]
-        if folded and self._states is not None:
-            named = {each.name: _takeable(_column(by_name(columns), each.name)) for each in self.inputs}
-            fold = np.random.default_rng(folded[0].seed).permutation(len(matrix)) % folded[0].folds
-            for number in range(folded[0].folds):
-                within, others = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
-                states = self._fit(self.inputs, _rows_of(named, others), np.asarray(target).ravel()[others])
-                part = Transform(self.steps)
-                part._become(
+        target_means = [step for step in self.steps if isinstance(step, spec.TargetMean)]
+        if target_means and self._states is not None:
+            table = {field.name: _with_take(_column(by_name(columns), field.name)) for field in self.inputs}
+            fold_of = (
+                np.random.default_rng(target_means[0].seed).permutation(len(matrix)) % target_means[0].folds
+            )
+            for index in range(target_means[0].folds):
+                held_out, rest = np.flatnonzero(fold_of == index), np.flatnonzero(fold_of != index)
+                states = self._fit(self.inputs, _rows_of(table, rest), np.asarray(target).ravel()[rest])
+                transform = Transform(self.steps)
+                transform._set_fitted(
                     self.inputs,
                     [
-                        other if isinstance(step, spec.TargetMean) else state
-                        for step, state, other in zip(self.steps, self._states, states, strict=True)
+                        fold_state if isinstance(step, spec.TargetMean) else state
+                        for step, state, fold_state in zip(self.steps, self._states, states, strict=True)
                     ],
                 )
-                matrix[within] = part.apply(_rows_of(named, within))
+                matrix[held_out] = transform.apply(_rows_of(table, held_out))
         return matrix
 
     def apply(self, columns: Any, out: Array | None = None) -> Array:
@@ -142,7 +148,7 @@ class Transform:
         if self._program is None:
             raise BadRequest("expected a transform that is fitted; call fit first")
         columns = as_table(columns)
-        if hasattr(columns, "to_batches") or getattr(columns, "num_rows", 0) > PART:
+        if hasattr(columns, "to_batches") or getattr(columns, "num_rows", 0) > PART_ROWS:
             return self._apply_parts(columns, out)
         return self._apply(columns, out, 0)
 
@@ -154,17 +160,17 @@ class Transform:
 
         Raises BadRequest as `apply` does, and for more rows than the registers hold.
         """
-        sources = self._reader.take(columns)
+        sources = self._reader.acquire(columns)
         try:
             if sources.rows > registers.shape[1]:
                 raise BadRequest(f"expected {registers.shape[1]} rows at most, got {sources.rows}")
             kernel.read(sources.table, program, registers, sources.rows)
         finally:
-            self._reader.give(sources)
+            self._reader.release(sources)
 
     def _apply(self, columns: Any, out: Array | None, first: int) -> Array:
         """Return the features of columns that start at row `first` of the caller's data."""
-        sources = self._reader.take(columns, first)
+        sources = self._reader.acquire(columns, first)
         try:
             shape = (sources.rows, len(self._outputs))
             if out is None:
@@ -173,7 +179,7 @@ class Transform:
                 raise BadRequest(f"out: expected float32 {list(shape)}, got {out.dtype} {list(out.shape)}")
             failed = kernel.apply(sources.table, self._program, out)
         finally:
-            self._reader.give(sources)
+            self._reader.release(sources)
         if failed >= 0:
             raise self._unknown(columns, first, *divmod(failed, len(self._program.code)))
         return out
@@ -187,8 +193,8 @@ class Transform:
         chunks = columns.to_batches() if hasattr(columns, "to_batches") else [columns]
         first = 0
         for chunk in chunks:
-            for start in range(0, len(chunk), PART):
-                part = chunk.slice(start, PART)
+            for start in range(0, len(chunk), PART_ROWS):
+                part = chunk.slice(start, PART_ROWS)
                 self._apply(part, out[first : first + len(part)], first)
                 first += len(part)
         return out
@@ -220,10 +226,10 @@ class Transform:
     def of(cls, steps: Sequence[spec.Step], states: list[State], inputs: Sequence[Input]) -> Transform:
         """Return a transform with states that were fitted elsewhere; each step has one column."""
         transform = cls(steps)
-        wanted, given = [each.name for each in transform._raw], [each.name for each in inputs]
-        if wanted != given:
-            raise BadRequest(f"inputs: expected {shorten(wanted, 200)}, got {shorten(given, 200)}")
-        transform._become(tuple(inputs), states)
+        expected, actual = [field.name for field in transform._raw], [field.name for field in inputs]
+        if expected != actual:
+            raise BadRequest(f"inputs: expected {shorten(expected, 200)}, got {shorten(actual, 200)}")
+        transform._set_fitted(tuple(inputs), states)
         return transform
 
     # -- scikit-learn -------------------------------------------------------------------------------
@@ -243,11 +249,11 @@ class Transform:
 
         Raises BadRequest with the name of a transformer that can't be expressed.
         """
-        from driftline.features.sklearn import imported, width_of
+        from driftline.features.sklearn import import_fitted, width_of
 
-        work = imported(fitted)
-        transform = cls.of(work.steps, work.states, work.inputs)
-        width = width_of(fitted, work)
+        importer = import_fitted(fitted)
+        transform = cls.of(importer.steps, importer.states, importer.inputs)
+        width = width_of(fitted, importer)
         if width not in (None, transform.width):
             kind = type(fitted).__name__
             raise BadRequest(f"{kind}: expected its {width} columns, got {transform.width}")
@@ -261,71 +267,71 @@ class Transform:
 
     # -- inside -------------------------------------------------------------------------------------
 
-    def _fit(self, inputs: tuple[Input, ...], named: Any, target: Any) -> list[State]:
+    def _fit(self, inputs: tuple[Input, ...], table: Any, target: Any) -> list[State]:
         reader = Reader(inputs)
-        with reader.open(named) as sources:
+        with reader.open(table) as sources:
             texts = {
-                index: readable(each, _column(named, each.name), reader.errors)
-                for index, each in enumerate(inputs)
-                if each.kind == "string"
+                index: make_readable(field, _column(table, field.name), reader.errors)
+                for index, field in enumerate(inputs)
+                if field.kind == "string"
             }
             builder = Builder(inputs)
             fitting = Fitting(builder, sources, texts, target_of(target, sources.rows))
             states = []
-            for place, step in enumerate(self.steps):
+            for index, step in enumerate(self.steps):
                 try:
                     states.append(fitting.fit(step))
                 except BadRequest as error:
-                    raise BadRequest(f"{_where(place, step)}: {error}") from None
-                self._add(place, step, states[-1], builder)
+                    raise BadRequest(f"{_where(index, step)}: {error}") from None
+                self._add(index, step, states[-1], builder)
         return states
 
-    def _become(self, inputs: tuple[Input, ...], states: list[State]) -> None:
+    def _set_fitted(self, inputs: tuple[Input, ...], states: list[State]) -> None:
         builder = Builder(inputs)
-        for place, (step, state) in enumerate(zip(self.steps, states, strict=True)):
-            self._add(place, step, state, builder)
+        for index, (step, state) in enumerate(zip(self.steps, states, strict=True)):
+            self._add(index, step, state, builder)
         self._program, self._outputs = builder.finish()
         self._checks, self._states, self._reader = builder.checks, states, Reader(inputs)
 
-    def _add(self, place: int, step: spec.Step, state: State, builder: Builder) -> None:
+    def _add(self, index: int, step: spec.Step, state: State, builder: Builder) -> None:
         try:
             add(step, state, builder)
         except BadRequest as error:
-            raise BadRequest(f"{_where(place, step)}: {error}") from None
+            raise BadRequest(f"{_where(index, step)}: {error}") from None
 
     def _unknown(self, columns: Any, first: int, row: int, instruction: int) -> BadRequest:
         column = self._checks[instruction]
-        named = by_name(columns)
-        came = shown(_item(named[column], row)) if column in named else "another"
+        table = by_name(columns)
+        actual = shown(_item(table[column], row)) if column in table else "another"
         where = f"column {column!r}, row {first + row}"
-        return BadRequest(f"{where}: expected a category that was fitted, got {came}")
+        return BadRequest(f"{where}: expected a category that was fitted, got {actual}")
 
 
-def _listed(steps: Iterable[spec.Step]) -> list[spec.Step]:
+def _to_list(steps: Iterable[spec.Step]) -> list[spec.Step]:
     """Return steps as a list; BadRequest for anything else, including a single step."""
-    found = list(steps) if isinstance(steps, Iterable) else [None]
-    if not all(isinstance(step, spec.Step) for step in found):
+    result = list(steps) if isinstance(steps, Iterable) else [None]
+    if not all(isinstance(step, spec.Step) for step in result):
         expected = "a list of steps such as dl.OneHot('carrier')"
         raise BadRequest(f"steps: expected {expected}, got {shorten(steps)}")
-    return found
+    return result
 
 
-def _where(place: int, step: spec.Step) -> str:
-    return f"steps[{place}]: {step.name} of {', '.join(map(repr, step.reads))}"
+def _where(index: int, step: spec.Step) -> str:
+    return f"steps[{index}]: {step.name} of {', '.join(map(repr, step.reads))}"
 
 
-def _with_kind(each: Input, kind: str) -> Input:
-    return each if each.kind else Input(each.name, kind, each.on_error)
+def _with_kind(field: Input, kind: str) -> Input:
+    return field if field.kind else Input(field.name, kind, field.on_error)
 
 
-def _column(named: Any, name: str) -> Any:
-    if name not in named:
-        raise BadRequest(f"column {name!r}: expected it to fit, got nothing; there are: {listed(named)}")
-    return named[name]
+def _column(table: Any, name: str) -> Any:
+    if name not in table:
+        raise BadRequest(f"column {name!r}: expected it to fit, got nothing; there are: {listed(table)}")
+    return table[name]
 
 
-def _kind_in(named: Any, name: str) -> str:
-    return kind_of(name, _column(named, name))
+def _kind_in(table: Any, name: str) -> str:
+    return kind_of(name, _column(table, name))
 
 
 def _item(column: Any, row: int) -> Any:
@@ -335,22 +341,22 @@ def _item(column: Any, row: int) -> Any:
     return value.as_py() if hasattr(value, "as_py") else value
 
 
-def _takeable(column: Any) -> Any:
+def _with_take(column: Any) -> Any:
     """Return a column that has Arrow's `take`: string views, as of Polars, have none."""
     return column.cast("large_string") if str(getattr(column, "type", "")) == "string_view" else column
 
 
-def _rows_of(named: dict[str, Any], rows: Array) -> dict[str, Any]:
+def _rows_of(table: dict[str, Any], rows: Array) -> dict[str, Any]:
     """Return some rows of columns."""
-    taken = {}
-    for name, column in named.items():
+    selected = {}
+    for name, column in table.items():
         if hasattr(column, "iloc"):
-            taken[name] = column.iloc[rows]
+            selected[name] = column.iloc[rows]
         elif hasattr(column, "take"):
-            taken[name] = column.take(rows)
+            selected[name] = column.take(rows)
         else:
-            taken[name] = [column[row] for row in rows.tolist()]
-    return taken
+            selected[name] = [column[row] for row in rows.tolist()]
+    return selected
 
 
 def _state_without_data(step: spec.Step) -> State:

@@ -22,15 +22,17 @@ def inputs_of(steps: Sequence[spec.Step]) -> tuple[Input, ...]:
     """
     kinds: dict[str, str] = {}
     on_error: dict[str, str] = {}
-    makers = {step.makes: place for place, step in enumerate(steps) if step.makes not in step.reads}
-    made: set[str] = set()
-    for place, step in enumerate(steps):
-        where = f"steps[{place}]: {step.name}"
+    maker_of = {step.makes: index for index, step in enumerate(steps) if step.makes not in step.reads}
+    outputs: set[str] = set()
+    for index, step in enumerate(steps):
+        where = f"steps[{index}]: {step.name}"
         for column in step.reads:
-            if column in made:
+            if column in outputs:
                 continue
-            if makers.get(column, -1) > place:
-                raise BadRequest(f"{where} reads {column!r}, which steps[{makers[column]}] makes only later")
+            if maker_of.get(column, -1) > index:
+                raise BadRequest(
+                    f"{where} reads {column!r}, which steps[{maker_of[column]}] makes only later"
+                )
             kind = kind_needed(step)
             if kind and kinds.get(column, "") not in ("", kind):
                 raise BadRequest(f"{where} expected {column!r} to be a {kind}, it is a {kinds[column]}")
@@ -39,9 +41,9 @@ def inputs_of(steps: Sequence[spec.Step]) -> tuple[Input, ...]:
                 on_error[column] = step.on_error
         if isinstance(step, (spec.Read, spec.Drop)):
             continue
-        if step.makes not in step.reads and (step.makes in made or step.makes in kinds):
+        if step.makes not in step.reads and (step.makes in outputs or step.makes in kinds):
             raise BadRequest(f"{where} makes {step.makes!r}, which exists already")
-        made.update(_made(step))
+        outputs.update(_outputs_of(step))
     if not kinds:
         raise BadRequest("steps: expected at least one step")
     return tuple(Input(name, kind, on_error.get(name, "raise")) for name, kind in kinds.items())
@@ -62,12 +64,12 @@ def kind_needed(step: spec.Step) -> str:
     if isinstance(step, spec.Equals):
         return "string" if isinstance(step.value, str) else "number"
     if isinstance(step, spec.Encoding) and step.categories:
-        known = [category for category in step.categories if category is not None]
-        return ("string" if isinstance(known[0], str) else "number") if known else ""
+        present = [category for category in step.categories if category is not None]
+        return ("string" if isinstance(present[0], str) else "number") if present else ""
     return "number" if isinstance(step, NUMERIC) else ""
 
 
-def _made(step: spec.Step) -> set[str]:
+def _outputs_of(step: spec.Step) -> set[str]:
     if isinstance(step, spec.Cyclic):
         return {step.makes, f"{step.makes}_sin", f"{step.makes}_cos"}
     if isinstance(step, spec.Impute) and step.indicator:

@@ -26,10 +26,10 @@ FORMAT = 1
 """The version of the format; a checkpoint of another version is refused."""
 
 _ZIP = b"PK\x03\x04"
-_NAME = 30
+_NAME_OFFSET = 30
 """The offset of the first member's name in a zip file; a checkpoint is one."""
 
-_FIRST = b"head.", b"detectors.", b"counted."
+_FIRST_MEMBERS = b"head.", b"detectors.", b"counted."
 """What that name may begin with."""
 
 
@@ -45,20 +45,20 @@ def check(path: Path) -> None:
         raise BadRequest(f"checkpoint {path}: files in {path.parent} can't be written")
     try:
         with path.open("rb") as file:
-            first = file.read(2**16)
-            lost = path.is_file() and not any(part.strip(b"\0") for part in chain([first], file))
+            beginning = file.read(2**16)
+            is_blank = path.is_file() and not any(part.strip(b"\0") for part in chain([beginning], file))
     except FileNotFoundError:
         return
     except OSError as error:
         raise BadRequest(f"checkpoint {path}: {error.strerror}") from error
-    if not (lost or _is_checkpoint(first)):
+    if not (is_blank or _is_checkpoint(beginning)):
         raise BadRequest(f"checkpoint {path}: expected a checkpoint or no file, got something else")
 
 
-def save(path: Path, monitor: Monitor, more: Mapping[str, Any]) -> None:
+def save(path: Path, monitor: Monitor, extra: Mapping[str, Any]) -> None:
     """Write a checkpoint; the file is replaced once all of it is on disk.
 
-    more  other values to save with it, as JSON types
+    extra  other values to save with it, as JSON types
 
     Raises BadRequest if it can't be written.
     """
@@ -74,12 +74,12 @@ def save(path: Path, monitor: Monitor, more: Mapping[str, Any]) -> None:
         "random": detectors.pop("random", None),
         "signals": [signal.to_dict() for signal in snapshot.signals],
         "seen": sorted(snapshot.seen),
-        "more": more,
+        "more": extra,
     }
-    arrays: dict[str, Array] = {"head": _bytes(json.dumps(head).encode()), "counted": snapshot.counted}
+    arrays: dict[str, Array] = {"head": _uint8(json.dumps(head).encode()), "counted": snapshot.counted}
     arrays |= {f"detectors.{name}": array for name, array in detectors.items()}
     for index, window in enumerate(snapshot.finished):
-        arrays[f"window.{index}"] = _bytes(window_file.encode(WindowFile("", "", fingerprint, window, ())))
+        arrays[f"window.{index}"] = _uint8(window_file.encode(WindowFile("", "", fingerprint, window, ())))
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
     try:
@@ -110,9 +110,9 @@ def load(path: Path, monitor: Monitor) -> dict[str, Any]:
             raise BadRequest(f"checkpoint {path}: expected format {FORMAT}, got {head['format']}")
         if head["fingerprint"] != monitor.profile.fingerprint:
             raise BadRequest(f"checkpoint {path}: it was counted against another profile")
-        more = dict(head["more"])
+        extra = dict(head["more"])
         monitor.restore(_snapshot_of(head, arrays, str(path)))
-        return more
+        return extra
     except BadRequest:
         raise
     except Exception as error:  # whatever damaged bytes cause
@@ -121,27 +121,29 @@ def load(path: Path, monitor: Monitor) -> dict[str, Any]:
 
 def _snapshot_of(head: Mapping[str, Any], arrays: Mapping[str, Array], where: str) -> Snapshot:
     detectors = {
-        name.removeprefix("detectors."): one for name, one in arrays.items() if name.startswith("detectors.")
+        name.removeprefix("detectors."): array
+        for name, array in arrays.items()
+        if name.startswith("detectors.")
     }
-    kept = sum(name.startswith("window.") for name in arrays)
-    windows = (arrays[f"window.{index}"].tobytes() for index in range(kept))
+    window_count = sum(name.startswith("window.") for name in arrays)
+    windows = (arrays[f"window.{index}"].tobytes() for index in range(window_count))
     return Snapshot(
         head["rows"],
         head["window_rows"],
         datetime.fromisoformat(head["began"]),
         arrays["counted"],
         {**detectors, "random": head["random"]},
-        tuple(Signal.of_dict(one) for one in head["signals"]),
+        tuple(Signal.of_dict(fields) for fields in head["signals"]),
         frozenset((kind, column) for kind, column in head["seen"]),
-        tuple(window_file.decode(one, where).window for one in windows),
+        tuple(window_file.decode(content, where).window for content in windows),
     )
 
 
 def _is_checkpoint(content: bytes) -> bool:
     """Return whether the content was written as a checkpoint, even if it has been damaged since."""
-    name = content[_NAME:]
-    return content.startswith(_ZIP) and (not name or name.startswith(_FIRST))
+    member = content[_NAME_OFFSET:]
+    return content.startswith(_ZIP) and (not member or member.startswith(_FIRST_MEMBERS))
 
 
-def _bytes(content: bytes) -> Array:
+def _uint8(content: bytes) -> Array:
     return np.frombuffer(content, np.uint8)

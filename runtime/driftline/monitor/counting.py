@@ -32,78 +32,80 @@ class Counter:
     """
 
     def __init__(self, profile: Profile, memory: Array | None = None) -> None:
-        self.numeric = [one for one in profile.references if isinstance(one, Numeric)]
-        self.categorical = [one for one in profile.references if isinstance(one, Categorical)]
+        self.numeric = [item for item in profile.references if isinstance(item, Numeric)]
+        self.categorical = [item for item in profile.references if isinstance(item, Categorical)]
         self.references: list[Reference] = [*self.numeric, *self.categorical]
         self._width = len(self.numeric)
         state = profile.whole.state(profile.tables)
-        self._lengths = [state.counts.size, state.sums.size, *(len(one.counts) for one in self.categorical)]
+        category_bins = [len(reference.counts) for reference in self.categorical]
+        self._lengths = [state.counts.size, state.sums.size, *category_bins]
         self.words: int = sum(self._lengths)
         self._state = state
-        self._count_in(np.zeros(self.words, np.int64) if memory is None else memory)
+        self._use_memory(np.zeros(self.words, np.int64) if memory is None else memory)
         self._waiting = np.empty((FEW_ROWS, self._width), np.float32)
-        self._held = 0
-        self._own = _own([len(reference.edges) for reference in self.numeric], profile.tables.edges)
+        self._waiting_rows = 0
+        edge_counts = [len(reference.edges) for reference in self.numeric]
+        self._is_real_bin = _real_bins(edge_counts, profile.tables.edges)
         if memory is None:
             self.reset()
 
-    def _count_in(self, memory: Array) -> None:
+    def _use_memory(self, memory: Array) -> None:
         self._memory = memory
         counts, sums, *self._categories = np.split(memory, list(accumulate(self._lengths))[:-1])
         shape = self._state.counts.shape
         self._state = self._state._replace(counts=counts.reshape(shape), sums=sums.view(np.float64))
 
-    def another(self) -> Counter:
+    def empty_copy(self) -> Counter:
         """Return an empty counter of the same profile.
 
         The two share their bins and scratch memory: use them in one thread at a time.
         """
-        found = copy(self)
-        found._count_in(np.zeros(self.words, np.int64))
-        found._waiting = np.empty_like(self._waiting)
-        found.reset()
-        return found
+        counter = copy(self)
+        counter._use_memory(np.zeros(self.words, np.int64))
+        counter._waiting = np.empty_like(self._waiting)
+        counter.reset()
+        return counter
 
     def add(self, matrix: Array, codes: Codes) -> None:
         """Count rows; one thread at a time."""
         number = len(matrix)
-        if self._held + number > FEW_ROWS:
+        if self._waiting_rows + number > FEW_ROWS:
             self.settle()
         if number > FEW_ROWS:
             rows.observe(matrix, self._state)
         else:
-            self._waiting[self._held : self._held + number] = matrix
-            self._held += number
+            self._waiting[self._waiting_rows : self._waiting_rows + number] = matrix
+            self._waiting_rows += number
         if codes:
             self.add_codes(codes)
 
     def add_codes(self, codes: Codes) -> None:
         """Count the categories of rows whose numbers are counted elsewhere."""
-        for own, counts in zip(codes, self._categories, strict=True):
-            categories.count(own, counts)
+        for column_codes, counts in zip(codes, self._categories, strict=True):
+            categories.count(column_codes, counts)
 
     def settle(self) -> None:
         """Count the waiting rows; this loads compiled code, even if there are none."""
-        rows.observe(self._waiting[: self._held], self._state)
-        self._held = 0
+        rows.observe(self._waiting[: self._waiting_rows], self._state)
+        self._waiting_rows = 0
 
     def merge(self, other: Counter) -> None:
         """Add the settled counts of another counter of the same profile; moments are exact up to rounding."""
         self._state.counts[:] += other._state.counts
-        for own, counts in zip(self._categories, other._categories, strict=True):
-            own += counts
+        for counts, other_counts in zip(self._categories, other._categories, strict=True):
+            counts += other_counts
         moments.merge(self._state.moments, other._state.moments)
-        rest = moments.FIELDS * self._width
-        self._state.sums[rest:] += other._state.sums[rest:]
+        whole_rows = moments.FIELDS * self._width
+        self._state.sums[whole_rows:] += other._state.sums[whole_rows:]
 
     def reset(self) -> None:
         """Clear everything."""
         self._state.sums[:] = 0
-        self._forget()
+        self._clear()
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         """Clear the counts and moments."""
-        self._held = 0
+        self._waiting_rows = 0
         self._state.counts[:] = 0
         self._state.moments[:] = NO_MOMENTS
         for counts in self._categories:
@@ -111,18 +113,18 @@ class Counter:
 
     def take(self) -> tuple[Array, Array]:
         """Return the counts and moments, and clear them; sums over whole rows continue."""
-        taken = self.counts, self.moments
-        self._forget()
-        return taken
+        result = self.counts, self.moments
+        self._clear()
+        return result
 
-    def put(self, counts: Array, its_moments: Array) -> None:
+    def put(self, counts: Array, column_moments: Array) -> None:
         """Set the counts and moments to those that `take` returned."""
-        lengths = [int(self._own.sum()), *map(len, self._categories)]
+        lengths = [int(self._is_real_bin.sum()), *map(len, self._categories)]
         numeric, *categories = np.split(counts, list(accumulate(lengths))[:-1])
-        self._state.counts.reshape(-1)[self._own] = numeric
-        self._state.moments[:] = its_moments
-        for own, its in zip(self._categories, categories, strict=True):
-            own[:] = its
+        self._state.counts.reshape(-1)[self._is_real_bin] = numeric
+        self._state.moments[:] = column_moments
+        for current, new in zip(self._categories, categories, strict=True):
+            current[:] = new
 
     @property
     def state(self) -> State:
@@ -140,7 +142,7 @@ class Counter:
         """(natural bins,) int64, a copy: of the numeric columns, then of the categorical ones, concatenated,
         each as long as its reference's counts."""
         self.settle()
-        return np.concatenate([self._state.counts.reshape(-1)[self._own], *self._categories])
+        return np.concatenate([self._state.counts.reshape(-1)[self._is_real_bin], *self._categories])
 
     @property
     def moments(self) -> Array:
@@ -148,7 +150,7 @@ class Counter:
         return np.array(self._state.moments)
 
 
-class Taken:
+class WindowCounts:
     """Counts and moments that looks have taken from a counter in the current window.
 
     Sums over whole rows stay in the counter until the window ends: no look needs them, and they are large.
@@ -160,10 +162,10 @@ class Taken:
         self._counter = counter
         self._counts, self._moments = counter.take()
 
-    def add(self, counts: Array, its_moments: Array) -> None:
+    def add(self, counts: Array, column_moments: Array) -> None:
         """Add counts and moments that were taken."""
         self._counts += counts
-        moments.merge(self._moments, its_moments)
+        moments.merge(self._moments, column_moments)
 
     def reset(self) -> None:
         """Clear everything, in the counter, too."""
@@ -189,10 +191,10 @@ class Taken:
     @property
     def memory(self) -> Array:
         """(words,) int64, a copy: like that of a counter from which nothing was taken."""
-        whole = self._counter.another()
-        whole.memory[:] = self._counter.memory
-        whole.put(self._counts, self._moments)
-        return whole.memory
+        counter = self._counter.empty_copy()
+        counter.memory[:] = self._counter.memory
+        counter.put(self._counts, self._moments)
+        return counter.memory
 
     def restore(self, memory: Array) -> None:
         """Continue from a copy of `memory`."""
@@ -200,7 +202,7 @@ class Taken:
         self._counts, self._moments = self._counter.take()
 
 
-def _own(edges: Sequence[int], width: int) -> Array:
+def _real_bins(edge_counts: Sequence[int], width: int) -> Array:
     """Return (columns (width + 4),) bool: which counts are of columns' own bins, not of padded edges."""
     bin_ = np.arange(width + 1 + bins.SPECIAL)
-    return np.concatenate([(bin_ <= own) | (bin_ > width) for own in edges] or [np.empty(0, bool)])
+    return np.concatenate([(bin_ <= count) | (bin_ > width) for count in edge_counts] or [np.empty(0, bool)])

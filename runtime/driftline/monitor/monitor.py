@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from driftline.config import Monitoring, check_least
 from driftline.errors import BadRequest
-from driftline.monitor.counting import Counter, Taken
+from driftline.monitor.counting import Counter, WindowCounts
 from driftline.monitor.detection.detector import Detectors, Finding
 from driftline.monitor.detection.onset import Look
 from driftline.monitor.detection.signalling import Signaller
@@ -90,7 +90,7 @@ class Monitor:
         self.keep_windows = keep_windows
         self.rows = 0
         self._counter = Counter(profile)  # since the last look
-        self._taken = Taken(self._counter)  # before it, in this window
+        self._window_counts = WindowCounts(self._counter)  # before it, in this window
         self._reader = Reader(self._counter.numeric, self._counter.categorical)
         self._detectors = (
             Detectors(self._counter.references, false_alarm_rows, tolerance) if profile.rows else None
@@ -99,7 +99,7 @@ class Monitor:
         self._look_seconds = look_seconds or inf
         self._window_rows = window_rows or _NEVER
         self._window_seconds = window_seconds or inf
-        self._by_time = look_seconds > 0 or window_seconds > 0
+        self._is_timed = look_seconds > 0 or window_seconds > 0
         self._finished: deque[Window] = deque(maxlen=keep_windows)
         self._model, self._version = model, version
         self._signaller = (
@@ -111,7 +111,7 @@ class Monitor:
         self._on_window = on_window
         self._signals: dict[tuple[str, str], Signal] = {}
         self._seen_in_window: set[tuple[str, str]] = set()
-        self._busy = False
+        self._in_callback = False
         self._lock = RLock()  # reentrant: a callback may request a report
         self._last_look_rows, self._last_look_time = 0, time()
         self._next_look = monotonic() + self._look_seconds
@@ -126,10 +126,10 @@ class Monitor:
     def warm_up(self) -> None:
         """Load all compiled code, so that no batch waits for it."""
         with self._lock:
-            nothing = self._counter.another()
-            nothing.add(*self._reader.nothing())
-            look = Look(nothing.counts, nothing.moments, self.rows, self._last_look_time)
-            self._taken.add(nothing.counts, nothing.moments)
+            counter = self._counter.empty_copy()
+            counter.add(*self._reader.empty_block())
+            look = Look(counter.counts, counter.moments, self.rows, self._last_look_time)
+            self._window_counts.add(counter.counts, counter.moments)
             if self._detectors is not None:
                 self._detectors.look(look, 0)
 
@@ -144,7 +144,7 @@ class Monitor:
         Raises BadRequest, which names the column, if one is missing or not of the profile's type; then
         nothing of its block of rows is counted.
         """
-        if (matrix := self._reader.as_it_is(columns)) is not None:
+        if (matrix := self._reader.as_matrix(columns)) is not None:
             with self._lock:
                 self._count(matrix, ())
             return
@@ -154,54 +154,54 @@ class Monitor:
 
     def _count(self, matrix: Array, codes: Codes) -> None:
         """Count rows, stopping for each look or window's end that falls due."""
-        if self._by_time:
+        if self._is_timed:
             self._keep_time()
         length = len(matrix)
         while self.rows + length >= self._stop:
-            ahead = self._stop - self.rows
-            self._counter.add(matrix[:ahead], tuple(own[:ahead] for own in codes))
+            until_stop = self._stop - self.rows
+            self._counter.add(matrix[:until_stop], tuple(column_codes[:until_stop] for column_codes in codes))
             self.rows = self._stop
             self._at_stop()
-            matrix, codes = matrix[ahead:], tuple(own[ahead:] for own in codes)
-            length -= ahead
+            matrix, codes = matrix[until_stop:], tuple(column_codes[until_stop:] for column_codes in codes)
+            length -= until_stop
         self._counter.add(matrix, codes)
         self.rows += length
 
     def _at_stop(self) -> None:
         """Do what is due at a stop: look, or end the window."""
-        if self.rows - self._window_start >= self._window_rows:
+        if self.rows - self._window_start_rows >= self._window_rows:
             self._end_window()
         elif self.rows - self._last_look_rows >= self._look_rows:
             self._look()
 
     def _set_stop(self) -> None:
-        self._stop = min(self._last_look_rows + self._look_rows, self._window_start + self._window_rows)
+        self._stop = min(self._last_look_rows + self._look_rows, self._window_start_rows + self._window_rows)
 
     def keep_time(self) -> None:
         """Look, and end the window, if due by the clock; call this regularly, with or without new rows."""
-        if self._by_time:
+        if self._is_timed:
             with self._lock:
                 self._keep_time()
 
     def _keep_time(self) -> None:
         """Look, and end the window, if due by the clock."""
-        if self._busy:  # called from a callback
+        if self._in_callback:  # called from a callback
             return
         now = monotonic()
         if now >= self._next_look:
             self._next_look = now + self._look_seconds
             self._look()
-        if now >= self._window_end:
+        if now >= self._window_deadline:
             self._end_window()
 
     @contextmanager
-    def _at_work(self) -> Iterator[None]:
+    def _running_callbacks(self) -> Iterator[None]:
         """Mark that callbacks run: one may request a report, which must not end the same window again."""
-        before, self._busy = self._busy, True
+        was_in_callback, self._in_callback = self._in_callback, True
         try:
             yield
         finally:
-            self._busy = before
+            self._in_callback = was_in_callback
 
     def _look(self) -> None:
         """Bet on the rows since the last look."""
@@ -214,21 +214,21 @@ class Monitor:
         self._set_stop()
         signals = [signal for finding in findings for signal in self._signal(finding)]
         if self._on_signal is not None:
-            with self._at_work():
+            with self._running_callbacks():
                 for signal in signals:  # all are held by now: a callback may raise
                     self._on_signal(signal)
 
     def _since_last_look(self) -> Look:
         """Return the counts since the last look, and add them to the window."""
         look = Look(*self._counter.take(), self._last_look_rows, self._last_look_time)
-        self._taken.add(look.counts, look.moments)
+        self._window_counts.add(look.counts, look.moments)
         return look
 
     def due(self, rows: int) -> bool:
         """Return whether a look or a window's end falls due once so many more rows are merged."""
         if self.rows + rows >= self._stop:
             return True
-        return self._by_time and monotonic() >= min(self._next_look, self._window_end)
+        return self._is_timed and monotonic() >= min(self._next_look, self._window_deadline)
 
     def merge(self, counter: Counter, rows: int) -> None:
         """Add so many rows that another counter of this profile has counted.
@@ -238,7 +238,7 @@ class Monitor:
         with self._lock:
             self._counter.merge(counter)
             self.rows += rows
-            if self._by_time:
+            if self._is_timed:
                 self._keep_time()
             if self.rows >= self._stop:
                 self._at_stop()
@@ -246,9 +246,9 @@ class Monitor:
     # -- windows ------------------------------------------------------------------------------------
 
     def _begin_window(self) -> None:
-        self._began = datetime.now(UTC)
-        self._window_end = monotonic() + self._window_seconds
-        self._window_start = self.rows
+        self._window_began = datetime.now(UTC)
+        self._window_deadline = monotonic() + self._window_seconds
+        self._window_start_rows = self.rows
         self._set_stop()
 
     def _end_window(self) -> None:
@@ -256,12 +256,14 @@ class Monitor:
         if not self.window_rows:
             self._begin_window()
             return
-        with self._at_work():
+        with self._running_callbacks():
             self._look()
             window = self._window()
-            self._taken.reset()
+            self._window_counts.reset()
             self._finished.append(window)
-            self._signals = {key: one for key, one in self._signals.items() if key in self._seen_in_window}
+            self._signals = {
+                key: signal for key, signal in self._signals.items() if key in self._seen_in_window
+            }
             self._seen_in_window.clear()
             self._begin_window()
             if self._on_window is not None:
@@ -270,7 +272,7 @@ class Monitor:
     @property
     def window_rows(self) -> int:
         """The rows of the current window."""
-        return self.rows - self._window_start
+        return self.rows - self._window_start_rows
 
     def finish(self) -> None:
         """End the current window now, if it has rows, with a look at the last of them."""
@@ -279,24 +281,24 @@ class Monitor:
 
     def _window(self) -> Window:
         """The current window, up to the last look."""
-        return self._taken.window(self.window_rows, self._began)
+        return self._window_counts.window(self.window_rows, self._window_began)
 
     # -- out ----------------------------------------------------------------------------------------
 
     def _signal(self, finding: Finding) -> list[Signal]:
         """Return a finding's new signals, now held: one for each column, or one for the model as a whole."""
         assert self._signaller is not None
-        names = self._signaller.named(finding)
+        names = self._signaller.columns_of(finding)
         self._seen_in_window.update((finding.kind, name) for name in names)
-        fresh = [name for name in names if (finding.kind, name) not in self._signals]
-        if not fresh:
+        new_columns = [name for name in names if (finding.kind, name) not in self._signals]
+        if not new_columns:
             return []
-        signals = self._signaller.signals(finding, fresh, self._window(), self.rows)
+        signals = self._signaller.signals(finding, new_columns, self._window(), self.rows)
         self._signals |= {(signal.kind, signal.column): signal for signal in signals}
-        self._tell(signals)
+        self._log(signals)
         return signals
 
-    def _tell(self, signals: Sequence[Signal]) -> None:
+    def _log(self, signals: Sequence[Signal]) -> None:
         log_signals(signals, len(self._counter.references))
 
     @property
@@ -312,9 +314,9 @@ class Monitor:
         check_least("windows", windows, 1, whole=True)
         with self._lock:
             window, signals = self.current()
-            before = list(self._finished)[-(windows - 1) :] if windows > 1 else []
-        for one in before:
-            window = window.merge(one)
+            earlier = list(self._finished)[-(windows - 1) :] if windows > 1 else []
+        for finished in earlier:
+            window = window.merge(finished)
         return report.of(self.profile, window, signals)
 
     def current(self) -> tuple[Window, tuple[Signal, ...]]:
@@ -341,8 +343,8 @@ class Monitor:
             return Snapshot(
                 self.rows,
                 self.window_rows,
-                self._began,
-                self._taken.memory,
+                self._window_began,
+                self._window_counts.memory,
                 self._detectors.snapshot() if self._detectors is not None else {},
                 tuple(self._signals.values()),
                 frozenset(self._seen_in_window),
@@ -359,14 +361,14 @@ class Monitor:
                 raise ValueError(f"expected {self.words} counts, got {len(snapshot.counted)}")
             if self._detectors is not None:
                 self._detectors.restore(snapshot.detectors)
-            self._taken.restore(snapshot.counted)
+            self._window_counts.restore(snapshot.counted)
             self.rows = self._last_look_rows = snapshot.rows
-            self._signals = {(one.kind, one.column): one for one in snapshot.signals}
+            self._signals = {(signal.kind, signal.column): signal for signal in snapshot.signals}
             self._seen_in_window = set(snapshot.seen)
             self._finished.extend(snapshot.finished)
             self._begin_window()
-            self._window_end -= (self._began - snapshot.began).total_seconds()
-            self._began, self._window_start = snapshot.began, snapshot.rows - snapshot.window_rows
+            self._window_deadline -= (self._window_began - snapshot.began).total_seconds()
+            self._window_began, self._window_start_rows = snapshot.began, snapshot.rows - snapshot.window_rows
             self._set_stop()
             if self.rows >= self._stop:  # windows or looks were longer before
                 self._at_stop()

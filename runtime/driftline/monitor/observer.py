@@ -32,7 +32,7 @@ SILENCE_SECONDS = 60.0
 """The least seconds between two log lines about rows that could not be observed."""
 
 
-PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 """Temporary shortages of a machine or a process: of files, memory or threads."""
 
 
@@ -43,24 +43,24 @@ class Observer:
     bounded queue. Batches that do not fit the profile are skipped, counted, and logged now and then. If the
     monitor can't be loaded for lack of files or memory, it is retried with backoff, and batches keep waiting.
 
-    make  creates the monitor, in a thread of its own
-    about names the model and version in log lines
+    make_monitor  called in a thread of its own
+    name          of the model and version, in log lines
     """
 
-    def __init__(self, make: Callable[[], Monitor], about: str) -> None:
+    def __init__(self, make_monitor: Callable[[], Monitor], name: str) -> None:
         self.monitor: Monitor | None = None
         self.failure = ""
         self.skipped_rows = 0
         self.waiting_rows = 0
-        self._make = make
-        self._about = about
+        self._make_monitor = make_monitor
+        self._name = name
         self._waiting: deque[tuple[Tensors, int, int]] = deque()
         self._waiting_bytes = 0
         self._lock = Lock()
         self._started = False
         self._closed = False
-        self._end = Event()
-        self._last_line = -SILENCE_SECONDS
+        self._stop = Event()
+        self._last_log_time = -SILENCE_SECONDS
 
     def start(self) -> None:
         """Start loading the monitor in the background, if not done yet; batches may arrive meanwhile."""
@@ -72,13 +72,13 @@ class Observer:
         """Drop the waiting batches; nothing more is observed."""
         with self._lock:
             self._closed = True
-            self._let_go()
-        self._end.set()
+            self._clear_queue()
+        self._stop.set()
 
     def observe(self, columns: Tensors, rows: int) -> bool:
         """Count a batch of so many rows: inputs and outputs by name; return False if it was skipped."""
-        if self.monitor is None and (waits := self._wait(columns, rows)) is not None:
-            return waits
+        if self.monitor is None and (is_queued := self._enqueue(columns, rows)) is not None:
+            return is_queued
         assert self.monitor is not None
         try:
             self.monitor.observe(columns)
@@ -93,25 +93,25 @@ class Observer:
             try:
                 self.monitor.keep_time()
             except Exception:  # whatever it is, the next call may succeed
-                log.exception("%s: what is due by the clock can't be done", self._about)
+                log.exception("%s: what is due by the clock can't be done", self._name)
 
     def skip(self, rows: int, reason: str) -> None:
         """Count rows that are not observed, and log them now and then."""
         self.skipped_rows += rows
         now = monotonic()
-        if rows and now - self._last_line >= SILENCE_SECONDS:
-            self._last_line = now
+        if rows and now - self._last_log_time >= SILENCE_SECONDS:
+            self._last_log_time = now
             log.warning(
-                "%s: %d rows were not monitored, %d so far: %s", self._about, rows, self.skipped_rows, reason
+                "%s: %d rows were not monitored, %d so far: %s", self._name, rows, self.skipped_rows, reason
             )
 
     def ready(self) -> Monitor:
         """Return the monitor; raise Unavailable if it is still being loaded, or can't be."""
         if self.monitor is None:
             raise Unavailable(
-                f"{self._about} is not monitored: {self.failure}"
+                f"{self._name} is not monitored: {self.failure}"
                 if self.failure
-                else f"the monitor of {self._about} is being loaded"
+                else f"the monitor of {self._name} is being loaded"
             )
         return self.monitor
 
@@ -119,16 +119,16 @@ class Observer:
         for failures in count(1):
             try:
                 compiling.load()
-                monitor = self._make()
+                monitor = self._make_monitor()
                 break
             except Exception as error:  # a wrong profile, say: serving continues
                 self.failure = str(error)
-                if not passes(error):
+                if not is_temporary(error):
                     self._give_up(error)
                     return
-                wait = backoff(failures)
-                log.error("%s is not monitored: %s; next try in %d s", self._about, error, wait)
-                if self._end.wait(wait):
+                delay = backoff(failures)
+                log.error("%s is not monitored: %s; next try in %d s", self._name, error, delay)
+                if self._stop.wait(delay):
                     return
         self.failure = ""
         while True:
@@ -145,13 +145,13 @@ class Observer:
                 self.skip(rows, str(error))
 
     def _give_up(self, error: Exception) -> None:
-        log.error("%s is not monitored: %s", self._about, error)
+        log.error("%s is not monitored: %s", self._name, error)
         with self._lock:
             self._closed = True
             self.skip(self.waiting_rows, self.failure)
-            self._let_go()
+            self._clear_queue()
 
-    def _wait(self, columns: Tensors, rows: int) -> bool | None:
+    def _enqueue(self, columns: Tensors, rows: int) -> bool | None:
         """Queue a batch for the monitor; return False if it was skipped, None if the monitor is loaded."""
         with self._lock:
             if self.monitor is not None:
@@ -165,15 +165,15 @@ class Observer:
         self.skip(rows, self.failure or "too many rows wait for the monitor to be loaded")
         return False
 
-    def _let_go(self) -> None:
+    def _clear_queue(self) -> None:
         self._waiting.clear()
         self._waiting_bytes = self.waiting_rows = 0
 
 
-def passes(error: BaseException | None) -> bool:
+def is_temporary(error: BaseException | None) -> bool:
     """Return whether an error, or one that caused it, is a temporary shortage: a retry may succeed."""
     while error is not None:
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in PASSING):
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in SHORTAGES):
             return True
         error = error.__cause__ or error.__context__
     return False

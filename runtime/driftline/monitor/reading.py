@@ -76,23 +76,23 @@ class Reader:
         self._references: list[Reference] = [*numeric, *categorical]
         self._sources = tuple(reference.source for reference in numeric)
         self._width = len(numeric)
-        self._row = (self._width,)
+        self._row_shape = (self._width,)
         names = {name for reference in self._references for name in (reference.source, reference.name)}
         self._wanted = names | {name.rpartition("_")[0] for name in names}  # as one array, or a column each
         self._categorical = categorical
-        self._tables = [_table(reference) for reference in categorical]
-        stem = self._sources[0].rpartition("_")[0] if self._sources and not categorical else ""
-        self._stem = stem if self._sources == names_of(stem, self._width) else ""
+        self._tables = [_build_table(reference) for reference in categorical]
+        prefix = self._sources[0].rpartition("_")[0] if self._sources and not categorical else ""
+        self._prefix = prefix if self._sources == names_of(prefix, self._width) else ""
         self._plans: dict[tuple[str, ...], Plan] = {}
 
-    def as_it_is(self, columns: object) -> Array | None:
+    def as_matrix(self, columns: object) -> Array | None:
         """Return the matrix in `columns` if it is the profile's columns without any conversion; else None."""
-        if type(columns) is dict and len(columns) == 1 and self._stem:
-            matrix = columns.get(self._stem)
+        if type(columns) is dict and len(columns) == 1 and self._prefix:
+            matrix = columns.get(self._prefix)
             if (
                 type(matrix) is np.ndarray
                 and matrix.dtype is _FLOAT32
-                and matrix.shape[1:] == self._row
+                and matrix.shape[1:] == self._row_shape
                 and matrix.flags.c_contiguous
             ):
                 return matrix
@@ -106,9 +106,9 @@ class Reader:
         Raises BadRequest, which names the column, if one of the profile is missing or of another type.
         """
         if type(columns) is dict:
-            block = self._by_plan(columns)
-            if block is not None:
-                yield block
+            converted = self._convert_arrays(columns)
+            if converted is not None:
+                yield converted
                 return
         columns = as_table(columns)  # a stream is read once
         named = columns_of(columns, self._wanted)
@@ -122,30 +122,30 @@ class Reader:
                 )
         length = len(next(iter(named.values()), ()))
         for start in range(0, length, BLOCK_ROWS):
-            part = {name: column[start : start + BLOCK_ROWS] for name, column in named.items()}
-            yield self._matrix(part, min(BLOCK_ROWS, length - start)), self._codes(part)
+            block = {name: column[start : start + BLOCK_ROWS] for name, column in named.items()}
+            yield self._matrix(block, min(BLOCK_ROWS, length - start)), self._codes(block)
 
-    def nothing(self) -> tuple[Array, Codes]:
+    def empty_block(self) -> tuple[Array, Codes]:
         """Return a block without rows."""
         empty = {
-            one.source: _strings([]) if one.kind == "string" else np.empty(0, np.int64)
-            for one in self._categorical
+            reference.source: _to_arrow_strings([]) if reference.kind == "string" else np.empty(0, np.int64)
+            for reference in self._categorical
         }
         return np.empty((0, self._width), np.float32), self._codes(empty)
 
-    def _by_plan(self, arrays: Mapping[str, Any]) -> tuple[Array, Codes] | None:
+    def _convert_arrays(self, arrays: Mapping[str, Any]) -> tuple[Array, Codes] | None:
         """Convert a batch of arrays, such as a model's tensors, in one step; None if that is not possible."""
         names = tuple(arrays)
         plan = self._plans.get(names)
-        block = self._follow(plan, arrays) if plan is not None else None
+        block = self._apply_plan(plan, arrays) if plan is not None else None
         if block is None and (plan := self.plan(arrays)) is not None:
             if len(self._plans) == MAX_PLANS:
                 self._plans.clear()
             self._plans[names] = plan
-            block = self._follow(plan, arrays)
+            block = self._apply_plan(plan, arrays)
         return block
 
-    def _follow(self, plan: Plan, arrays: Mapping[str, Any]) -> tuple[Array, Codes] | None:
+    def _apply_plan(self, plan: Plan, arrays: Mapping[str, Any]) -> tuple[Array, Codes] | None:
         """Convert a batch by a plan; None if the plan does not fit."""
         first = arrays[plan.parts[0].name]
         if type(first) is not np.ndarray or not first.ndim or (rows := len(first)) > BLOCK_ROWS:
@@ -165,40 +165,40 @@ class Reader:
             plan.categories, self._categorical, self._tables, strict=True
         ):
             values = arrays[name][:, column] if arrays[name].ndim == 2 else arrays[name]
-            if values.dtype == object and (values := _strings(values)) is None:
+            if values.dtype == object and (values := _to_arrow_strings(values)) is None:
                 return None
             codes.append(codes_of(reference, table, values))
         return matrix, tuple(codes)
 
     def plan(self, arrays: Mapping[str, Any]) -> Plan | None:
         """Return where the columns are, if all are in arrays of numbers or strings, of any number of rows."""
-        where: dict[str, tuple[str, int]] = {}
+        locations: dict[str, tuple[str, int]] = {}
         for name, array in arrays.items():
             if type(array) is not np.ndarray or array.ndim not in (1, 2) or array.dtype.kind not in "fiubO":
                 return None
             width = array.shape[1] if array.ndim == 2 else 1
-            where |= {column: (name, index) for index, column in enumerate(names_of(name, width))}
-        if not all(reference.source in where for reference in self._references):
+            locations |= {column: (name, index) for index, column in enumerate(names_of(name, width))}
+        if not all(reference.source in locations for reference in self._references):
             return None
         parts = {name: Part(name, array.dtype, array.shape[1:], []) for name, array in arrays.items()}
         for target, column in enumerate(self._sources):
-            name, index = where[column]
+            name, index = locations[column]
             if arrays[name].dtype == object:
                 return None
             moves = parts[name].moves
             if moves and moves[-1][0].stop == index and moves[-1][1].stop == target:
-                source, goal = moves.pop()
-                moves.append((slice(source.start, index + 1), slice(goal.start, target + 1)))
+                source, target_slice = moves.pop()
+                moves.append((slice(source.start, index + 1), slice(target_slice.start, target + 1)))
             else:
                 moves.append((slice(index, index + 1), slice(target, target + 1)))
-        categories = tuple(where[reference.source] for reference in self._categorical)
+        categories = tuple(locations[reference.source] for reference in self._categorical)
         return Plan(tuple(parts.values()), categories) if parts else None
 
     def _matrix(self, block: Columns, length: int) -> Array:
         matrix = np.empty((length, self._width), np.float32)
         for index, name in enumerate(self._sources):
             column = block[name]
-            if not isinstance(column, np.ndarray) and (column := _flags(column)) is None:
+            if not isinstance(column, np.ndarray) and (column := _booleans_as_numbers(column)) is None:
                 raise BadRequest(f"column {name!r}: expected numbers as in the profile, got strings")
             matrix[:, index] = float32(column)
         return matrix
@@ -210,7 +210,7 @@ class Reader:
         )
 
 
-def _strings(values: Array | Sequence[str]) -> Any:
+def _to_arrow_strings(values: Array | Sequence[str]) -> Any:
     """Convert Python's strings to Arrow's; None if there are other values."""
     import pyarrow as pa  # 24 MB, not needed for numbers
 
@@ -220,10 +220,10 @@ def _strings(values: Array | Sequence[str]) -> Any:
         return None
 
 
-def _table(reference: Categorical) -> strings.Table | strings.IntegerTable:
+def _build_table(reference: Categorical) -> strings.Table | strings.IntegerTable:
     """Return the table of the codes of a reference's categories."""
     if reference.kind == "string":
-        return strings.build_table(*text_of(_strings(reference.categories)))
+        return strings.build_table(*text_of(_to_arrow_strings(reference.categories)))
     numbers = [text == "True" if reference.kind == "boolean" else int(text) for text in reference.categories]
     # Modulo 2^64, so that unsigned 64-bit integers fit, too.
     return strings.build_integer_table(np.array([n % 2**64 for n in numbers], np.uint64).view(np.int64))
@@ -238,11 +238,11 @@ def codes_of(reference: Categorical, table: strings.Table | strings.IntegerTable
     """
     codes = np.empty(len(values), np.int32)
     if isinstance(values, np.ndarray) != isinstance(table, strings.IntegerTable):
-        values = _alike(reference, values)
-    came = "numbers" if isinstance(values, np.ndarray) else "strings"
-    if came != ("strings" if isinstance(table, strings.Table) else "numbers"):
+        values = _to_reference_form(reference, values)
+    actual = "numbers" if isinstance(values, np.ndarray) else "strings"
+    if actual != ("strings" if isinstance(table, strings.Table) else "numbers"):
         raise BadRequest(
-            f"column {reference.name!r}: expected {reference.kind}s as in the profile, got {came}"
+            f"column {reference.name!r}: expected {reference.kind}s as in the profile, got {actual}"
         )
     if isinstance(table, strings.Table):
         strings.look_up(*text_of(values), *validity_of(values), table, reference.unseen, codes)
@@ -255,19 +255,19 @@ def codes_of(reference: Categorical, table: strings.Table | strings.IntegerTable
                 reference.unseen
             )
         return codes
-    fits = (values >= -(2.0**63)) & (values < 2.0**63)
-    whole = np.where(fits, values, 0).astype(np.int64)
-    strings.look_up_integers(whole, _ALL_VALID, 0, table, reference.unseen, codes)
-    codes[~fits | (whole != values)] = reference.unseen
+    in_range = (values >= -(2.0**63)) & (values < 2.0**63)
+    integers = np.where(in_range, values, 0).astype(np.int64)
+    strings.look_up_integers(integers, _ALL_VALID, 0, table, reference.unseen, codes)
+    codes[~in_range | (integers != values)] = reference.unseen
     codes[np.isnan(values)] = strings.MISSING
     return codes
 
 
-def _alike(reference: Categorical, values: Column) -> Column:
+def _to_reference_form(reference: Categorical, values: Column) -> Column:
     """Convert values to the reference's form, where only the form differs."""
     if not isinstance(values, np.ndarray):
-        flags = _flags(values)
-        return values if flags is None else flags
+        numbers = _booleans_as_numbers(values)
+        return values if numbers is None else numbers
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -276,10 +276,10 @@ def _alike(reference: Categorical, values: Column) -> Column:
     return pa.nulls(len(values), pa.string()) if np.isnan(values).all() else values
 
 
-def _flags(values: Column) -> Array | None:
+def _booleans_as_numbers(values: Column) -> Array | None:
     """Convert booleans with nulls, which are strings, to numbers; None if there are other strings."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    places = pc.index_in(values, pa.array(["False", "True", None], values.type))
-    return None if places.null_count else np.array([0, 1, np.nan])[np.from_dlpack(places)]
+    indices = pc.index_in(values, pa.array(["False", "True", None], values.type))
+    return None if indices.null_count else np.array([0, 1, np.nan])[np.from_dlpack(indices)]

@@ -85,11 +85,11 @@ class Share:
 
     def warm_up(self) -> None:
         """Load all compiled code, so that no batch waits for it."""
-        self._count(*self._reader.nothing())
+        self._count(*self._reader.empty_block())
 
     def observe(self, columns: object) -> None:
         """Count rows; see Monitor.observe."""
-        matrix = self._reader.as_it_is(columns)
+        matrix = self._reader.as_matrix(columns)
         if matrix is not None:
             self._count(matrix, ())
             return
@@ -146,7 +146,7 @@ class Collector:
         if self._slab.used == self._slab.wanted:
             self._take(1 - self._slab.used)
 
-    def request(self) -> None:
+    def ask(self) -> None:
         """Request the latest counts; they can be collected once the worker has followed."""
         if self._slab.used == self._slab.wanted and not self._slab.rows[1 - self._slab.used]:
             self._slab.wanted = 1 - self._slab.used

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from math import floor, isfinite, log10
 
-_DIGITS = 6
+_SIGNIFICANT_DIGITS = 6
 """Significant digits of a number if no step is given; float32 has one more."""
 
 _MINUTE, _HOUR, _DAY = 6e7, 3.6e9, 8.64e10
@@ -23,7 +23,7 @@ _UNITS = (
     (1.0, "us"),
 )
 
-_FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def text(value: float, temporal: str = "", step: float = 0.0) -> str:
@@ -40,10 +40,10 @@ def text(value: float, temporal: str = "", step: float = 0.0) -> str:
     if not temporal or not -6e16 < value < 2.5e17:  # beyond the years of a datetime
         return _number(value, step)
     if temporal == "time":
-        return f"{_FIRST + timedelta(microseconds=value):%H:%M:%S}"
+        return f"{_EPOCH + timedelta(microseconds=value):%H:%M:%S}"
     if temporal == "date" or step >= 2 * _DAY:
-        return f"{_FIRST + timedelta(microseconds=value + _ROUNDING):%Y-%m-%d}"
-    return f"{_FIRST + timedelta(microseconds=value + _MINUTE / 2):%Y-%m-%d %H:%M}"
+        return f"{_EPOCH + timedelta(microseconds=value + _ROUNDING):%Y-%m-%d}"
+    return f"{_EPOCH + timedelta(microseconds=value + _MINUTE / 2):%Y-%m-%d %H:%M}"
 
 
 def printable(category: str) -> str:
@@ -53,7 +53,7 @@ def printable(category: str) -> str:
 
 def span(value: float) -> str:
     """Format microseconds as '3.5 days', '2.1 h', '-20 min', '1.5 s'."""
-    unit, name = next((one for one in _UNITS if abs(value) >= one[0]), _UNITS[-1])
+    unit, name = next((pair for pair in _UNITS if abs(value) >= pair[0]), _UNITS[-1])
     return f"{_number(value / unit, abs(value) / unit / 10)} {name}"
 
 
@@ -61,12 +61,12 @@ def _number(value: float, step: float) -> str:
     """Format to two digits of a step; as a power of ten only where zeros would have to be counted."""
     if value == 0:
         return "0"
-    size = floor(log10(abs(value)))
-    if not -5 < size < 12:
+    exponent = floor(log10(abs(value)))
+    if not -5 < exponent < 12:
         return f"{value:.4g}"
-    digits = _DIGITS - 1 - size
+    digits = _SIGNIFICANT_DIGITS - 1 - exponent
     if step > 0:
         digits = min(1 - floor(log10(step)), digits + 1)
     rounded = round(value, digits) + 0.0  # no -0
-    told = f"{rounded:{',' if abs(rounded) >= 10_000 else ''}.{max(digits, 0)}f}"
-    return told.rstrip("0").rstrip(".") if "." in told else told
+    formatted = f"{rounded:{',' if abs(rounded) >= 10_000 else ''}.{max(digits, 0)}f}"
+    return formatted.rstrip("0").rstrip(".") if "." in formatted else formatted

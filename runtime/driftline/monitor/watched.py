@@ -22,12 +22,12 @@ log = logging.getLogger("driftline.monitor")
 class Watched:
     """A watched model: observes its rows, and keeps some of them on request.
 
-    make, about      see Observer
-    changes, alarms  number of signals so far, by column
+    make_monitor, name  see Observer
+    changes, alarms     number of signals so far, by column
     """
 
-    def __init__(self, make: Callable[[], Monitor], about: str) -> None:
-        self.observer = Observer(make, about)
+    def __init__(self, make_monitor: Callable[[], Monitor], name: str) -> None:
+        self.observer = Observer(make_monitor, name)
         self.changes: dict[str, int] = {}
         self.alarms: dict[str, int] = {}
         self._capture: Capture | None = None

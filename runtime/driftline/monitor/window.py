@@ -60,9 +60,9 @@ def _shapes(window: Window) -> tuple[object, ...]:
     return bins, window.moments.keys(), window.features.shape, window.comoments.shape
 
 
-def _merge_moments(some: Mapping[str, Array], others: Mapping[str, Array]) -> dict[str, Array]:
-    if not some:
+def _merge_moments(first: Mapping[str, Array], second: Mapping[str, Array]) -> dict[str, Array]:
+    if not first:
         return {}
-    both = np.stack(list(some.values()))
-    moments.merge(both, np.stack([others[name] for name in some]))
-    return dict(zip(some, both, strict=True))
+    merged = np.stack(list(first.values()))
+    moments.merge(merged, np.stack([second[name] for name in first]))
+    return dict(zip(first, merged, strict=True))

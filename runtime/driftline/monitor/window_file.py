@@ -101,7 +101,7 @@ def decode(content: bytes, where: str) -> WindowFile:
             np.frombuffer(metadata[_WHOLE + b"features"], np.float64),
             _square(np.frombuffer(metadata[_WHOLE + b"comoments"], np.float64)),
         )
-        signals = tuple(Signal.of_dict(one) for one in head["signals"])
+        signals = tuple(Signal.of_dict(fields) for fields in head["signals"])
         return WindowFile(head["model"], head["version"], head["fingerprint"], window, signals)
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise BadRequest(f"{where}: expected a window: {' '.join(str(error).split())}") from error

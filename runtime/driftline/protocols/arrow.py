@@ -13,8 +13,8 @@ import pyarrow as pa
 from driftline.columns import decode_dictionary, is_lists, items_of, names_of
 from driftline.config import Batching
 from driftline.errors import BadRequest
-from driftline.protocols import named, unpacked
-from driftline.protocols.codec import InferRequest, check_most, most_rows
+from driftline.protocols import matching, sizes
+from driftline.protocols.codec import InferRequest, check_limit, row_limit
 from driftline.tensors import Array, Signature, Tensors, TensorSpec, check_range
 
 BLOCK_ROWS = 1_024
@@ -34,8 +34,8 @@ class ArrowCodec:
 
     def __init__(self, signature: Signature, name: str, version: int, limits: Batching | None = None) -> None:
         limits = limits or Batching()
-        self._most_bytes = limits.max_queue_bytes
-        self._most_rows = most_rows(signature, limits)
+        self._max_bytes = limits.max_queue_bytes
+        self._max_rows = row_limit(signature, limits)
         self._signature = signature
         self._outputs = tuple(spec.name for spec in signature.outputs)
         self._metadata = {"model_name": name, "model_version": str(version)}
@@ -46,10 +46,10 @@ class ArrowCodec:
         Raises BadRequest if it is no stream or does not fit the signature, TooLarge if it exceeds the limits.
         """
         try:
-            check_most(unpacked.size_of(body), self._most_bytes, "bytes when decompressed")
+            check_limit(sizes.size_of(body), self._max_bytes, "bytes when decompressed")
             with pa.ipc.open_stream(body) as reader:
                 rows = reader.read_all()
-            check_most(rows.num_rows, self._most_rows, "rows")
+            check_limit(rows.num_rows, self._max_rows, "rows")
             rows = rows.combine_chunks()
             rows.validate(full=True)
         except (pa.ArrowException, OSError, ValueError, struct.error) as error:
@@ -63,19 +63,19 @@ class ArrowCodec:
             raise BadRequest("the request: expected rows in the Arrow stream, got none")
         columns = Columns(self._signature.inputs, rows.schema)
         # The other columns do not grow, and checking them would cost a noticeable microsecond each.
-        growing = {field.name for field in rows.schema if unpacked.refers(field.type)} & {*columns.names}
-        values = sum(unpacked.decoded_bytes(batches[0].column(name)) for name in growing)
-        check_most(values, self._most_bytes, "bytes of values")
+        expanding = {field.name for field in rows.schema if sizes.may_expand(field.type)} & {*columns.names}
+        size = sum(sizes.decoded_bytes(batches[0].column(name)) for name in expanding)
+        check_limit(size, self._max_bytes, "bytes of values")
         return InferRequest(columns.tensors(batches[0]), self._outputs)
 
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
         """Return the body of the response."""
         rows = len(next(iter(request.inputs.values())))
-        answer = table({}, {name: outputs[name] for name in request.outputs}, rows)
-        answer = answer.replace_schema_metadata(self._metadata)
+        response = table({}, {name: outputs[name] for name in request.outputs}, rows)
+        response = response.replace_schema_metadata(self._metadata)
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, answer.schema) as writer:
-            writer.write_table(answer)
+        with pa.ipc.new_stream(sink, response.schema) as writer:
+            writer.write_table(response)
         return sink.getvalue().to_pybytes(), None
 
 
@@ -91,50 +91,50 @@ class Columns:
 
     An input takes the columns that it knows by name, else the column of its own name. An input of several
     columns takes the list column of its name, else NAME_0, NAME_1, ..., else, if it is the model's only one
-    and `named.in_order`, all columns in order: without the kept ones (an id, say) if that leaves as many as
-    it needs, else with them.
+    and `matching.by_position`, all columns in order: without the kept ones (an id, say) if that leaves as
+    many as it needs, else with them.
 
     keep   columns to read as well, whether they are inputs or not
-    apart  columns to read as well, which are inputs only by their names
+    extra  columns to read as well, which are inputs only by their names
 
-    names     of all columns to read
-    in_order  the columns of each input whose columns have other names than its own
-    texts     the columns that inputs take as text
+    names    of all columns to read
+    renamed  the columns of each input whose columns have other names than its own
+    texts    the columns that inputs take as text
     """
 
     def __init__(
-        self, inputs: Sequence[TensorSpec], schema: Any, keep: Sequence[str] = (), apart: Sequence[str] = ()
+        self, inputs: Sequence[TensorSpec], schema: Any, keep: Sequence[str] = (), extra: Sequence[str] = ()
     ) -> None:
         for name in keep:
             if name not in schema.names:
                 raise BadRequest(f"column {name!r}: there is none; the data has: {', '.join(schema.names)}")
         self._inputs = inputs
-        self._sources = {spec.name: self._source(spec, schema.names, keep, apart) for spec in inputs}
+        self._sources = {spec.name: self._source(spec, schema.names, keep, extra) for spec in inputs}
         self.texts = frozenset(
             name for spec in inputs if spec.datatype.name == "BYTES" for name in self._sources[spec.name]
         )
-        taken = (name for source in self._sources.values() for name in source)
-        self.names = tuple(dict.fromkeys((*keep, *apart, *taken)))
+        source_names = (name for source in self._sources.values() for name in source)
+        self.names = tuple(dict.fromkeys((*keep, *extra, *source_names)))
         for name in self.names:
             if schema.names.count(name) > 1:
                 raise BadRequest(f"column {name!r}: expected it once, got {schema.names.count(name)} times")
-        self.in_order = {
+        self.renamed = {
             name: source
             for name, source in self._sources.items()
             if source != names_of(name, len(source)) and not is_lists(schema.field(source[0]).type)
         }
 
     def _source(
-        self, spec: TensorSpec, names: Sequence[str], keep: Sequence[str], apart: Sequence[str]
+        self, spec: TensorSpec, names: Sequence[str], keep: Sequence[str], extra: Sequence[str]
     ) -> tuple[str, ...]:
-        if found := named.taken(spec, names):
-            return found
-        whole = tuple(name for name in names if name not in apart)
+        if columns := matching.columns_of(spec, names):
+            return columns
+        candidates = tuple(name for name in names if name not in extra)
         if len(self._inputs) == 1 and len(spec.shape) == 2:
-            for these in (tuple(name for name in whole if name not in keep), whole):
-                if these and spec.shape[1] in (-1, len(these)) and named.in_order(spec, these):
-                    return these
-        raise named.missing(spec, whole)
+            for columns in (tuple(name for name in candidates if name not in keep), candidates):
+                if columns and spec.shape[1] in (-1, len(columns)) and matching.by_position(spec, columns):
+                    return columns
+        raise matching.missing(spec, candidates)
 
     def tensors(self, batch: Any, first: int = 0) -> Tensors:
         """Convert a record batch, whose first row has the number `first`, to input tensors.
@@ -143,9 +143,9 @@ class Columns:
         """
         tensors = {spec.name: self._tensor(spec, batch, first) for spec in self._inputs}
         for spec in self._inputs:
-            came = tensors[spec.name].shape
-            if not spec.accepts(came):
-                raise BadRequest(f"input {spec.name!r}: expected shape {list(spec.shape)}, got {list(came)}")
+            shape = tensors[spec.name].shape
+            if not spec.accepts(shape):
+                raise BadRequest(f"input {spec.name!r}: expected shape {list(spec.shape)}, got {list(shape)}")
         return tensors
 
     def _tensor(self, spec: TensorSpec, batch: Any, first: int) -> Array:
@@ -171,53 +171,53 @@ def rows_of_lists(lists: Any, spec: TensorSpec, name: str, first: int = 0) -> Ar
     BadRequest names the row, counted from `first` on, whose list does not have the length that `spec` says,
     or, where any will do, the length of the first row's.
     """
-    what, shape = f"input {spec.name!r}", spec.shape[1:]
+    where, shape = f"input {spec.name!r}", spec.shape[1:]
     kind, depth = lists.type, 0
     while is_lists(kind):
         kind, depth = kind.value_type, depth + 1
     items = lists
-    found: tuple[int, ...] = (len(lists),)
+    tensor_shape: tuple[int, ...] = (len(lists),)
     if depth == 1:
-        items, width = items_of(lists, what, -1 if -1 in shape else prod(shape), first)
-        found += _filled(shape, width)
+        items, width = items_of(lists, where, -1 if -1 in shape else prod(shape), first)
+        tensor_shape += _row_shape(shape, width)
     else:
         for size in shape if depth == len(shape) else ():
-            items, width = items_of(items, what, size, first, prod(found[1:]))
-            found += (width,)
-    if len(found) != len(spec.shape):
-        raise BadRequest(f"{what}: expected lists that make shape {list(spec.shape)}, got {lists.type}")
-    return values(items, spec, name).reshape(found)
+            items, width = items_of(items, where, size, first, prod(tensor_shape[1:]))
+            tensor_shape += (width,)
+    if len(tensor_shape) != len(spec.shape):
+        raise BadRequest(f"{where}: expected lists that make shape {list(spec.shape)}, got {lists.type}")
+    return values(items, spec, name).reshape(tensor_shape)
 
 
-def _filled(shape: tuple[int, ...], width: int) -> tuple[int, ...]:
+def _row_shape(shape: tuple[int, ...], width: int) -> tuple[int, ...]:
     """Return a row's dimensions if `width` values fill them; () if they are ambiguous or impossible."""
-    known = prod(size for size in shape if size != -1)
-    if shape.count(-1) > 1 or (-1 in shape and (known == 0 or width % known)):
+    fixed = prod(size for size in shape if size != -1)
+    if shape.count(-1) > 1 or (-1 in shape and (fixed == 0 or width % fixed)):
         return ()
-    return tuple(width // known if size == -1 else size for size in shape)
+    return tuple(width // fixed if size == -1 else size for size in shape)
 
 
 def values(column: Any, spec: TensorSpec, name: str) -> Array:
     """Convert an Arrow column to an array of `spec`'s datatype; nulls become NaN, in raw strings None."""
     dtype = spec.datatype.dtype
     try:
-        column = _raw(column, spec) if spec.raw else column
-        column = _text(column, name) if dtype == object else column
+        column = _to_plain(column, spec) if spec.raw else column
+        column = _to_text(column, name) if dtype == object else column
         if dtype.kind == "f" and pa.types.is_null(column.type):
             column = column.cast(pa.float64())
-        array = _array(column)
+        array = _to_array(column)
     except pa.ArrowException:  # there are no arrays of unions, say, or of dictionaries of lists
-        raise _unfit(column, spec, name) from None
+        raise _mismatch(column, spec, name) from None
     allowed = {"f": "fiub", "i": "iub", "u": "ub", "b": "b", "O": "OU"}[dtype.kind]
     if array.dtype.kind not in allowed or (array.dtype.kind == "O" and not _is_text(column, spec.raw)):
-        raise _unfit(column, spec, name)
+        raise _mismatch(column, spec, name)
     if dtype.kind in "iu" and array.size and not np.can_cast(array.dtype, dtype):
         check_range(spec, array.min(), array.max())
     with np.errstate(over="ignore"):
         return array.astype(dtype, copy=False)
 
 
-def _array(column: Any) -> Array:
+def _to_array(column: Any) -> Array:
     array: Array
     if (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)) and not column.null_count:
         array = np.from_dlpack(column)  # pyarrow's own conversion would import pandas, for a second
@@ -226,12 +226,12 @@ def _array(column: Any) -> Array:
     return array
 
 
-def _unfit(column: Any, spec: TensorSpec, name: str) -> BadRequest:
+def _mismatch(column: Any, spec: TensorSpec, name: str) -> BadRequest:
     nulls = f" with {column.null_count} nulls" if column.null_count else ""
     return BadRequest(f"column {name!r}: expected {spec.datatype.name}, got {column.type}{nulls}")
 
 
-def _text(column: Any, name: str) -> Any:
+def _to_text(column: Any, name: str) -> Any:
     """Convert categories, and bytes in UTF-8, to strings; leave any other column alone."""
     if pa.types.is_dictionary(column.type):
         column = decode_dictionary(column)
@@ -252,7 +252,7 @@ def _is_text(column: Any, raw: bool) -> bool:
     return bool(text or types.is_null(kind))
 
 
-def _raw(column: Any, spec: TensorSpec) -> Any:
+def _to_plain(column: Any, spec: TensorSpec) -> Any:
     """Convert the other types that a raw column may have: categories, booleans, dates and times."""
     if pa.types.is_dictionary(column.type):
         column = decode_dictionary(column)
@@ -274,8 +274,8 @@ def table(keep: Mapping[str, Any], outputs: Tensors, rows: int) -> Any:
         if array.ndim == 1:
             columns.append((name, pa.array(array)))
         else:
-            parts = array.reshape(len(array), -1).T
-            columns += [(f"{name}_{index}", pa.array(part)) for index, part in enumerate(parts)]
+            flat = array.reshape(len(array), -1).T
+            columns += [(f"{name}_{index}", pa.array(column)) for index, column in enumerate(flat)]
     names = [name for name, _ in columns]
     for name in keep:
         if names.count(name) > 1:

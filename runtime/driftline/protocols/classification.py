@@ -1,4 +1,4 @@
-"""Triton's classification extension: an output's greatest values and where they are, as text."""
+"""Triton's classification extension: an output's greatest values and their indices, as text."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ def check(spec: TensorSpec) -> None:
         )
 
 
-def greatest(array: Array, most: int, batched: bool) -> Array:
-    """Return the `most` greatest values of each row, or of the whole tensor if not `batched`.
+def greatest(array: Array, count: int, batched: bool) -> Array:
+    """Return the `count` greatest values of each row, or of the whole tensor if not `batched`.
 
-    They are strings "VALUE:PLACE", (rows, classes) or (classes,), the greatest first; equal ones in order.
+    They are strings "VALUE:INDEX", (rows, classes) or (classes,), the greatest first; equal ones in order.
     """
     values = array.reshape((len(array), prod(array.shape[1:])) if batched else (1, array.size))
-    places = _places(values)[:, :most]
-    found = np.empty(places.shape, object)
-    for row, columns in enumerate(places):
-        found[row] = [f"{_text(values[row, column])}:{column}" for column in columns]
-    return found if batched else found[0]
+    order = _descending(values)[:, :count]
+    labels = np.empty(order.shape, object)
+    for row, columns in enumerate(order):
+        labels[row] = [f"{_format(values[row, column])}:{column}" for column in columns]
+    return labels if batched else labels[0]
 
 
-def _places(values: Array) -> Array:
-    """Return the places of the values of each row, the greatest first; NaN is the least."""
+def _descending(values: Array) -> Array:
+    """Return the indices of the values of each row, the greatest first; NaN is the least."""
     if values.dtype.kind == "f":
         return np.argsort(-values, axis=1, kind="stable")
     # Reversed, not negated: the least integer has no negative.
-    places: Array = values.shape[1] - 1 - np.argsort(values[:, ::-1], axis=1, kind="stable")[:, ::-1]
-    return places
+    order: Array = values.shape[1] - 1 - np.argsort(values[:, ::-1], axis=1, kind="stable")[:, ::-1]
+    return order
 
 
-def _text(value: np.generic) -> str:
+def _format(value: np.generic) -> str:
     """Format a value as C++ does, and so Triton."""
     return f"{value:f}" if isinstance(value, np.floating) else str(value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode, b64encode
-from binascii import Error as NoBase64
+from binascii import Error as InvalidBase64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,10 +31,10 @@ REQUIRED = ("id", "source", "type")
 
 _PREFIX = b"ce-"
 _NAME = re.compile(r"[a-z0-9]+")
-_JSON = re.compile(r"[^/]+/(?:[^;]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
+_JSON_TYPE = re.compile(r"[^/]+/(?:[^;]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
 _UNESCAPED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
-_LEAST, _MOST = -(2**31), 2**31 - 1
+_MIN_INTEGER, _MAX_INTEGER = -(2**31), 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def _document(event: Event) -> dict[str, Any]:
         document["datacontenttype"] = event.content_type
     if not event.data:
         return document
-    if not event.content_type or _JSON.fullmatch(event.content_type):
+    if not event.content_type or _JSON_TYPE.fullmatch(event.content_type):
         try:
             orjson.loads(event.data)
         except orjson.JSONDecodeError:
@@ -125,15 +125,17 @@ def from_http(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> list[Event
     Raises BadRequest for an invalid event, with the attribute, what was expected and what came, and
     UnsupportedMedia for structured events in a format other than JSON.
     """
-    content_type, given = "", {}
+    content_type, attributes = "", {}
     for name, value in headers:
         if name[:3] == _PREFIX:
-            plain = b"%" not in value and value[:1] != b'"'
-            given[_attribute(name)] = value.decode("utf-8", "replace") if plain else _from_header(value)
+            is_plain = b"%" not in value and value[:1] != b'"'
+            attributes[_attribute(name)] = (
+                value.decode("utf-8", "replace") if is_plain else _from_header(value)
+            )
         elif name == b"content-type":
             content_type = value.decode("latin-1")
     if content_type[:23].lower() != "application/cloudevents":
-        return [_event(given, content_type, body)]
+        return [_checked_event(attributes, content_type, body)]
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type == STRUCTURED:
         return [_from_document(_loads(body), "the event")]
@@ -152,7 +154,7 @@ def _attribute(header: bytes) -> str:
 
 
 @lru_cache(1_000)
-def _may_be(name: str) -> bool:
+def _is_attribute_name(name: str) -> bool:
     """Return whether an attribute may have this name."""
     return _NAME.fullmatch(name) is not None
 
@@ -176,54 +178,58 @@ def _loads(body: bytes) -> Any:
 def _from_document(document: Any, where: str) -> Event:
     if type(document) is not dict:
         raise BadRequest(f"{where}: expected an object, got {shown(document)}")
-    given = {name: value for name, value in document.items() if value is not None or name == "data"}
-    content_type, data, encoded = (given.pop(key, None) for key in ("datacontenttype", "data", "data_base64"))
+    attributes = {name: value for name, value in document.items() if value is not None or name == "data"}
+    content_type, data, encoded = (
+        attributes.pop(key, None) for key in ("datacontenttype", "data", "data_base64")
+    )
     if content_type is not None and type(content_type) is not str:
         raise BadRequest(f"{where}: 'datacontenttype': expected a text, got {shown(content_type)}")
     content_type = content_type or ""
     if encoded is not None:
         if "data" in document:
             raise BadRequest(f"{where}: expected one of 'data' and 'data_base64', got both")
-        return _event(given, content_type, _from_base64(encoded, where), where)
+        return _checked_event(attributes, content_type, _from_base64(encoded, where), where)
     if "data" not in document:
-        return _event(given, content_type, b"", where)
-    if type(data) is str and content_type and not _JSON.fullmatch(content_type):
-        return _event(given, content_type, data.encode(), where)
-    return _event(given, content_type, orjson.dumps(data), where)
+        return _checked_event(attributes, content_type, b"", where)
+    if type(data) is str and content_type and not _JSON_TYPE.fullmatch(content_type):
+        return _checked_event(attributes, content_type, data.encode(), where)
+    return _checked_event(attributes, content_type, orjson.dumps(data), where)
 
 
 def _from_base64(encoded: object, where: str) -> bytes:
     try:
         if type(encoded) is str:
             return b64decode(encoded, validate=True)
-    except NoBase64:
+    except InvalidBase64:
         pass
     raise BadRequest(f"{where}: 'data_base64': expected a text in base64, got {shown(encoded)}")
 
 
-def _event(given: dict[str, Any], content_type: str, data: bytes, where: str = "the event") -> Event:
+def _checked_event(
+    attributes: dict[str, Any], content_type: str, data: bytes, where: str = "the event"
+) -> Event:
     """Check attributes and return an event with them."""
-    version = given.pop("specversion", None)
+    version = attributes.pop("specversion", None)
     if version != "1.0":
-        came = "nothing" if version is None else shown(version)
-        raise BadRequest(f"{where}: 'specversion': expected '1.0', got {came}")
+        actual = "nothing" if version is None else shown(version)
+        raise BadRequest(f"{where}: 'specversion': expected '1.0', got {actual}")
     for name in REQUIRED:
-        value = given.get(name)
+        value = attributes.get(name)
         if type(value) is not str or not value:
-            came = "nothing" if value is None else shown(value)
-            raise BadRequest(f"{where}: {name!r}: expected a text, got {came}")
-    for name, value in given.items():
-        if not _may_be(name):
+            actual = "nothing" if value is None else shown(value)
+            raise BadRequest(f"{where}: {name!r}: expected a text, got {actual}")
+    for name, value in attributes.items():
+        if not _is_attribute_name(name):
             raise BadRequest(f"{where}: expected names of letters a to z and digits, got {shown(name)}")
         if type(value) is not str and type(value) is not bool:
-            if type(value) is not int or not _LEAST <= value <= _MOST:
+            if type(value) is not int or not _MIN_INTEGER <= value <= _MAX_INTEGER:
                 raise BadRequest(
                     f"{where}: {name!r}: expected a text, a boolean or an integer of 32 bits, "
                     f"got {shown(value)}"
                 )
-    if (time := given.get("time")) is not None:
+    if (time := attributes.get("time")) is not None:
         _check_time(time, where)
-    return Event(given, content_type, data)
+    return Event(attributes, content_type, data)
 
 
 def _check_time(time: object, where: str) -> None:

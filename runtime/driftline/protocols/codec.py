@@ -67,15 +67,15 @@ def python_loads(text: bytes | memoryview) -> Any:
     return document
 
 
-def most_rows(signature: Signature, limits: Batching) -> int:
+def row_limit(signature: Signature, limits: Batching) -> int:
     """Return how many rows a request's table may have; if the model is not batched, as many as bytes."""
     return limits.max_queue_rows if signature.batched else limits.max_queue_bytes
 
 
-def check_most(came: int, most: int, what: str) -> None:
+def check_limit(actual: int, limit: int, unit: str) -> None:
     """Raise TooLarge if a request has more rows, say, than it may."""
-    if came > most:
-        raise TooLarge(f"the request: expected at most {most} {what}, got {came}")
+    if actual > limit:
+        raise TooLarge(f"the request: expected at most {limit} {unit}, got {actual}")
 
 
 class Codec(Protocol):

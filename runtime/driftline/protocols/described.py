@@ -27,7 +27,7 @@ def tensors_of(entries: object, tail: memoryview, wanted: Container[str]) -> dic
     """
     if type(entries) is not list or not set(map(type, entries)) <= {dict}:
         raise BadRequest(f"expected a list of tensors, got {shown(entries)}")
-    found: dict[str, Array] = {}
+    tensors: dict[str, Array] = {}
     for entry in entries:
         data = entry.get("data")
         size = (entry.get("parameters") or {}).get("binary_data_size")
@@ -37,8 +37,8 @@ def tensors_of(entries: object, tail: memoryview, wanted: Container[str]) -> dic
             data, tail = tail[:size], tail[size:]
         name = entry.get("name")
         if type(name) is str and name in wanted:
-            found[name] = _read(entry, data)
-    return found
+            tensors[name] = _read(entry, data)
+    return tensors
 
 
 def _read(entry: Mapping[str, Any], data: object) -> Array:

@@ -29,7 +29,7 @@ _LEVEL = 1
 """zlib's level. It halves numbers as text; the others gain little, in up to six times the time."""
 
 
-def answer_coding(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+def response_coding(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     """Return the coding that a client wants the response to have, gzip or deflate; None for none.
 
     headers  of its request, of which every Accept-Encoding counts: RFC 9110, 12.5.3
@@ -38,25 +38,25 @@ def answer_coding(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     compressed. A client that names one coding alone, as Triton's does, or refuses `identity`, wants it.
     """
     accepted = b",".join([value for name, value in headers if name == b"accept-encoding"])
-    each = map(_ACCEPTED.fullmatch, accepted.lower().translate(None, b" \t").split(b","))
-    weights = {one[1]: float(one[2] or 1) for one in each if one is not None}
-    taken = [name for name, weight in weights.items() if weight > 0]
-    codings = [name for name in taken if name in (b"gzip", b"deflate")]
-    alone = len(taken) == 1 or weights.get(b"identity") == 0
-    return max(codings, key=weights.__getitem__, default=None) if alone else None
+    matches = map(_ACCEPTED.fullmatch, accepted.lower().translate(None, b" \t").split(b","))
+    weights = {match[1]: float(match[2] or 1) for match in matches if match is not None}
+    acceptable = [name for name, weight in weights.items() if weight > 0]
+    codings = [name for name in acceptable if name in (b"gzip", b"deflate")]
+    is_wanted = len(acceptable) == 1 or weights.get(b"identity") == 0
+    return max(codings, key=weights.__getitem__, default=None) if is_wanted else None
 
 
 def compress(content: bytes, coding: bytes) -> bytes:
-    """Compress a response's body in one of the codings that `answer_coding` returns."""
+    """Compress a response's body in one of the codings that `response_coding` returns."""
     return zlib.compress(content, _LEVEL, _WINDOW_BITS[coding])
 
 
-def decompress(body: bytes, encoding: bytes, most: int) -> bytes:
+def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
     """Decompress a body of this Content-Encoding.
 
     The names are those of RFC 9110, in upper or lower case; gzip may have several members, as in RFC 1952.
 
-    Raises BadRequest if it can't be read, TooLarge if it decompresses to more than `most` bytes.
+    Raises BadRequest if it can't be read, TooLarge if it decompresses to more than `limit` bytes.
     """
     encoding = encoding.lower()
     if encoding == b"identity":
@@ -78,12 +78,12 @@ def decompress(body: bytes, encoding: bytes, most: int) -> bytes:
                 raise BadRequest(f"{invalid}: it ends too early")
             chunk = text[position : position + _CHUNK]
             try:
-                part = stream.decompress(chunk, most - size + 1)
+                part = stream.decompress(chunk, limit - size + 1)
             except zlib.error as error:
                 raise BadRequest(f"{invalid}: {error}") from error
             size += len(part)
-            if size > most:
-                raise TooLarge(f"the body: expected at most {most} bytes, got more when decompressed")
+            if size > limit:
+                raise TooLarge(f"the body: expected at most {limit} bytes, got more when decompressed")
             parts.append(part)
             position += len(chunk) - len(stream.unused_data)
     return b"".join(parts)

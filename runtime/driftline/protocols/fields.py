@@ -10,20 +10,20 @@ from typing import Any
 from driftline.errors import BadRequest, shown
 from driftline.tensors import DATATYPES, TensorSpec
 
-_MOST_ELEMENTS = 2**48
+_MAX_ELEMENTS = 2**48
 _INTEGER = {int}
 
 
-def sent(spec: TensorSpec, datatype: object) -> TensorSpec:
+def with_datatype(spec: TensorSpec, datatype: object) -> TensorSpec:
     """Return an input with the datatype sent: its own, or any numeric one for a raw column of numbers."""
     if datatype == spec.datatype.name:
         return spec
-    came = DATATYPES.get(datatype) if spec.raw and type(datatype) is str else None
-    if came is None or "BYTES" in (came.name, spec.datatype.name):
+    actual = DATATYPES.get(datatype) if spec.raw and type(datatype) is str else None
+    if actual is None or "BYTES" in (actual.name, spec.datatype.name):
         raise BadRequest(
             f"input {spec.name!r}: expected datatype {spec.datatype.name}, got {shown(datatype)}"
         )
-    return replace(spec, datatype=came)
+    return replace(spec, datatype=actual)
 
 
 def shape_of(spec: TensorSpec, shape: object) -> tuple[int, ...]:
@@ -31,9 +31,9 @@ def shape_of(spec: TensorSpec, shape: object) -> tuple[int, ...]:
     if type(shape) is list and _INTEGER.issuperset(map(type, shape)):
         if min(shape, default=0) >= 0 and spec.accepts(tuple(shape)):
             # With a dimension of 0, the others could be anything, beyond what numpy can count.
-            if 0 in shape and prod(size or 1 for size in shape) > _MOST_ELEMENTS:
+            if 0 in shape and prod(size or 1 for size in shape) > _MAX_ELEMENTS:
                 raise BadRequest(
-                    f"input {spec.name!r}: expected dimensions of at most {_MOST_ELEMENTS} in all, "
+                    f"input {spec.name!r}: expected dimensions of at most {_MAX_ELEMENTS} in all, "
                     f"got {shown(shape)}"
                 )
             return tuple(shape)
@@ -55,7 +55,7 @@ def parameters_of(entry: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     return parameters
 
 
-def flag(parameters: Mapping[str, Any], where: str, key: str, default: bool = False) -> bool:
+def boolean(parameters: Mapping[str, Any], where: str, key: str, default: bool = False) -> bool:
     """Return a parameter that is true or false."""
     value = parameters.get(key, default)
     if type(value) is not bool:
@@ -63,7 +63,7 @@ def flag(parameters: Mapping[str, Any], where: str, key: str, default: bool = Fa
     return value
 
 
-def whole(parameters: Mapping[str, Any], where: str, key: str) -> int:
+def integer(parameters: Mapping[str, Any], where: str, key: str) -> int:
     """Return a parameter that is a whole number; 0 if it is absent."""
     value = parameters.get(key, 0)
     if type(value) is not int or not 0 <= value < 2**64:
@@ -71,7 +71,7 @@ def whole(parameters: Mapping[str, Any], where: str, key: str) -> int:
     return value
 
 
-def text(document: Mapping[str, Any], key: str) -> str | None:
+def string(document: Mapping[str, Any], key: str) -> str | None:
     """Return a string; None if it is absent."""
     value = document.get(key)
     if value is not None and type(value) is not str:

@@ -31,12 +31,12 @@ class Form(codec.Form, Protocol):
 class TextForm:
     """A form whose numbers are in its JSON.
 
-    before, behind  the text around the array
+    prefix, suffix  the text around the array
     name            of the input
     """
 
-    before: bytes
-    behind: bytes
+    prefix: bytes
+    suffix: bytes
     name: str
     layout: Layout
     request: InferRequest
@@ -49,9 +49,9 @@ class TextForm:
         return cls(text[:start], text[stop:], spec.name, layout, replace(request, inputs={}))
 
     @property
-    def around(self) -> int:
+    def length(self) -> int:
         """The number of characters around the numbers."""
-        return len(self.before) + len(self.behind)
+        return len(self.prefix) + len(self.suffix)
 
     @property
     def rows(self) -> int:
@@ -60,23 +60,23 @@ class TextForm:
 
     def fits(self, text: bytes) -> bool:
         """See Form."""
-        return text.startswith(self.before) and text.endswith(self.behind)
+        return text.startswith(self.prefix) and text.endswith(self.suffix)
 
     def read(self, text: bytes) -> InferRequest:
         """See Form."""
-        numbers = Numbers(text, len(self.before), len(text) - len(self.behind))
+        numbers = Numbers(text, len(self.prefix), len(text) - len(self.suffix))
         array, _ = read(numbers, self.layout)
         return self.request.of_inputs({self.name: array})
 
     def read_all(self, texts: Sequence[bytes]) -> InferRequest:
         """See Form: their arrays become one array of arrays, all nested like the first."""
-        start, behind = len(self.before), len(self.behind)
-        arrays = [text[start : len(text) - behind] for text in texts]
+        start, suffix_length = len(self.prefix), len(self.suffix)
+        arrays = [text[start : len(text) - suffix_length] for text in texts]
         nested = arrays[0].startswith(b"[", 1)
         # Each is one list with the right number of lists in it, and the kernel checks that each of those has
         # the same number of numbers: a client's row must never become its neighbour's.
         lists = self.layout.lists
-        if not all(_lists(array, lists) if nested else _flat(array) for array in arrays):
+        if not all(_has_lists(array, lists) if nested else _is_flat_list(array) for array in arrays):
             raise Unread
         shape = (len(texts), *(self.layout.shape if nested else (self.layout.count,)))
         if len(shape) > MAX_LEVELS:
@@ -88,8 +88,8 @@ class TextForm:
         array, levels = read(Numbers(text, 0, len(text)), layout)
         if levels != len(shape):
             raise Unread
-        rows, *others = self.layout.shape
-        return self.request.of_inputs({self.name: array.reshape(rows * len(texts), *others)})
+        rows, *dimensions = self.layout.shape
+        return self.request.of_inputs({self.name: array.reshape(rows * len(texts), *dimensions)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class NumberForm(TextForm):
         """See Form."""
         if not TextForm.fits(self, text):
             return False
-        start, stop = len(self.before), len(text) - len(self.behind)
+        start, stop = len(self.prefix), len(text) - len(self.suffix)
         if len(self.layout.shape) == 1:
             return text.count(b",", start, stop) == self.layout.count - 1
         return text.count(b"[", start, stop) == self.layout.lists
@@ -156,15 +156,15 @@ class BinaryForm:
         """See Form."""
         start = len(self.text)
         values = np.frombuffer(b"".join([body[start:] for body in bodies]), self.dtype)
-        rows, *others = self.shape
-        return self.request.of_inputs({self.name: values.reshape(rows * len(bodies), *others)})
+        rows, *dimensions = self.shape
+        return self.request.of_inputs({self.name: values.reshape(rows * len(bodies), *dimensions)})
 
 
-def _flat(array: bytes) -> bool:
+def _is_flat_list(array: bytes) -> bool:
     """Return whether a text has the brackets of a list without lists in it."""
     return array.startswith(b"[") and array.find(b"[", 1) < 0 and array.find(b"]") == len(array) - 1
 
 
-def _lists(array: bytes, lists: int) -> bool:
+def _has_lists(array: bytes, lists: int) -> bool:
     """Return whether a text has the brackets of this many lists."""
     return array.count(b"[") == array.count(b"]") == lists

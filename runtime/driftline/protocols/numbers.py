@@ -30,7 +30,7 @@ _KINDS = {
 MAX_LEVELS = 4
 """The most levels of nested lists that the kernel reads."""
 
-_MOST_LAYOUTS = 256
+_MAX_LAYOUTS = 256
 _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _NESTED = re.compile(rb"\[\s*\[")
 
@@ -58,7 +58,7 @@ def load() -> None:
     from driftline_kernels import objects
 
     kernel.read(b"[1, 2.5]", 0, 8, np.empty(8, np.uint8), _KINDS[np.dtype("f4")], 0, 0, 0, 0)
-    objects.read(b'{"a":1.5}', 0, 9, objects.template([b'{"a":'], [0]), np.empty((1, 1)))
+    objects.read(b'{"a":1.5}', 0, 9, objects.build_template([b'{"a":'], [0]), np.empty((1, 1)))
     object_kernel = objects
     _kernel = kernel  # from here on all is ready
 
@@ -89,23 +89,23 @@ def cut(text: bytes, key: re.Pattern[bytes]) -> tuple[Any, list[Numbers]]:
     """
     parts: list[bytes] = []
     arrays: list[Numbers] = []
-    end = 0
-    found = key.search(text)
-    while found is not None:
-        behind = found.end()
-        if found[1]:
-            start = behind - 1
+    cut_end = 0
+    match = key.search(text)
+    while match is not None:
+        end = match.end()
+        if match[1]:
+            start = end - 1
             # Numbers have no quotes and no braces: the array ends at the last bracket before one.
             stop = text.find(b"}", start)
             quote = text.find(b'"', start, stop)
-            behind = text.rfind(b"]", start, stop if quote < 0 else quote) + 1
-            parts.append(text[end:start])
-            arrays.append(Numbers(text, start, behind))
-            end = behind
-        if found[1] is found[2] or behind == 0:
+            end = text.rfind(b"]", start, stop if quote < 0 else quote) + 1
+            parts.append(text[cut_end:start])
+            arrays.append(Numbers(text, start, end))
+            cut_end = end
+        if match[1] is match[2] or end == 0:
             raise Unread
-        found = key.search(text, behind)
-    parts.append(text[end:])
+        match = key.search(text, end)
+    parts.append(text[cut_end:])
     rest = b"null".join(parts)
     if not arrays or b"\\" in rest:
         raise Unread
@@ -119,15 +119,15 @@ def cut(text: bytes, key: re.Pattern[bytes]) -> tuple[Any, list[Numbers]]:
 class Layout:
     """The tensor that an array of numbers becomes, whether it is flat or nested in the text.
 
-    count  of its numbers, each of `size` bytes
-    nest   the arguments of the kernel: their kind, and how many there are in a list of each level
+    count             of its numbers, each of `size` bytes
+    kernel_arguments  their kind, and how many there are in a list of each level
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     count: int
     size: int
-    nest: tuple[int, int, int, int]
+    kernel_arguments: tuple[int, int, int, int]
 
     @classmethod
     def of(cls, spec: TensorSpec, shape: tuple[int, ...]) -> Layout:
@@ -159,12 +159,12 @@ def read(numbers: Numbers, layout: Layout) -> tuple[Array, int]:
     if 2 * layout.count > stop - start:  # each has a digit, and a comma or bracket after it
         raise Unread
     values = np.empty(layout.count * layout.size, np.uint8)
-    answer = _kernel.read(text, start, stop, values, *layout.nest, 0)
-    if answer >= 0:
-        answer = _finish(answer, numbers, values, layout)
-    if answer == _kernel.UNKNOWN:
+    result = _kernel.read(text, start, stop, values, *layout.kernel_arguments, 0)
+    if result >= 0:
+        result = _finish(result, numbers, values, layout)
+    if result == _kernel.UNKNOWN:
         raise Unread
-    return np.ndarray(layout.shape, layout.dtype, values), -answer
+    return np.ndarray(layout.shape, layout.dtype, values), -result
 
 
 class Rows:
@@ -192,7 +192,7 @@ class Rows:
         commas = text.count(b",", start, stop)
         layout = self._layouts.get(commas)
         if layout is None:
-            if len(self._layouts) == _MOST_LAYOUTS:
+            if len(self._layouts) == _MAX_LAYOUTS:
                 self._layouts.clear()
             layout = self._layouts[commas] = self._layout(commas)
         return layout
@@ -205,18 +205,18 @@ class Rows:
         return Layout.of(self._spec, shape)
 
 
-def _finish(answer: int, numbers: Numbers, values: Array, layout: Layout) -> int:
+def _finish(result: int, numbers: Numbers, values: Array, layout: Layout) -> int:
     """Continue where the kernel could not round a number: Python can."""
     text, start, stop = numbers
-    kind, *levels = layout.nest
+    kind, *levels = layout.kernel_arguments
     if not _NESTED.match(text, start):
         levels = [0, 0, 0]
-    while answer >= 0:
-        position, place = answer >> _kernel.INDEX_BITS, answer % (1 << _kernel.INDEX_BITS)
+    while result >= 0:
+        position, index = result >> _kernel.INDEX_BITS, result % (1 << _kernel.INDEX_BITS)
         digits = _NUMBER.match(text, position)
         if digits is None or isinf(value := float(digits[0])):
             return int(_kernel.UNKNOWN)
         with np.errstate(over="ignore"):
-            values.view(layout.dtype)[place] = value
-        answer = _kernel.read(text, digits.end(), stop, values, kind, *levels, place + 1)
-    return int(answer)
+            values.view(layout.dtype)[index] = value
+        result = _kernel.read(text, digits.end(), stop, values, kind, *levels, index + 1)
+    return int(result)

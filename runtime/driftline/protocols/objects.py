@@ -12,10 +12,10 @@ from driftline.protocols import numbers
 from driftline.protocols.numbers import Unread, ready
 from driftline.tensors import Array
 
-_MOST_REST = 16
+_SKIPPED_TEXTS = 16
 """After a template could not even read its own rows, none is made from this many texts."""
 
-_MOST_TEMPLATES = 4
+_MAX_TEMPLATES = 4
 """The most templates that are kept: each client may write its rows in another way."""
 
 
@@ -28,29 +28,29 @@ class Objects:
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._names = {name: place for place, name in enumerate(names)}
-        self._least = sum(len(name) + 5 for name in names)  # characters of a row: quotes, colon, digit, comma
+        self._indices = {name: index for index, name in enumerate(names)}
+        self._min_row_length = sum(len(name) + 5 for name in names)  # with quotes, colon, digit and comma
         self._templates: list[Any] = []  # the newest first
-        self._rest = 0  # texts to skip before another template is made, since the last one failed
+        self._to_skip = 0  # texts to skip before another template is made, since the last one failed
 
     def read(self, text: bytes, start: int, stop: int) -> Array:
         """Read the rows in text[start:stop], comma-separated: (rows, names) float64; Unread for others."""
         if not ready(text):
             raise Unread
         kernel = numbers.object_kernel
-        values = np.empty(((stop - start) // self._least + 1, len(self._names)))
+        values = np.empty(((stop - start) // self._min_row_length + 1, len(self._indices)))
         for template in self._templates:
             if (rows := kernel.read(text, start, stop, template, values)) > 0:
                 return values[:rows]
-        if self._rest > 0:
-            self._rest -= 1
+        if self._to_skip > 0:
+            self._to_skip -= 1
             raise Unread
-        self._rest = _MOST_REST
+        self._to_skip = _SKIPPED_TEXTS
         template = self._template_of(text[start : text.find(b"}", start, stop) + 1])
         if (rows := kernel.read(text, start, stop, template, values)) <= 0:
             raise Unread
-        self._rest = 0
-        self._templates = [template, *self._templates[: _MOST_TEMPLATES - 1]]
+        self._to_skip = 0
+        self._templates = [template, *self._templates[: _MAX_TEMPLATES - 1]]
         return values[:rows]
 
     def read_rows(self, rows: Sequence[bytes]) -> Array:
@@ -67,10 +67,10 @@ class Objects:
             names = list(orjson.loads(row))
         except (orjson.JSONDecodeError, TypeError):
             raise Unread from None
-        if len(names) != len(self._names) or set(names) != self._names.keys():
+        if len(names) != len(self._indices) or set(names) != self._indices.keys():
             raise Unread
         space = b" " if b'": ' in row else b""
-        between = b"," + space
-        before = [b"%b%b:%b" % (between, orjson.dumps(name), space) for name in names]
-        before[0] = b"{" + before[0][len(between) :]
-        return numbers.object_kernel.template(before, [self._names[name] for name in names])
+        separator = b"," + space
+        prefixes = [b"%b%b:%b" % (separator, orjson.dumps(name), space) for name in names]
+        prefixes[0] = b"{" + prefixes[0][len(separator) :]
+        return numbers.object_kernel.build_template(prefixes, [self._indices[name] for name in names])

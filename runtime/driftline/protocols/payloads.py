@@ -85,17 +85,17 @@ def of_event(event: Event, json_length: int | None = None) -> Payload:
     kind = TYPES.get(event.type)
     if kind is None:
         raise BadRequest(f"the event: 'type': expected one of {', '.join(TYPES)}, got {shown(event.type)}")
-    given = event.attributes
-    if JSON_LENGTH in given:
-        length = str(given[JSON_LENGTH])
+    attributes = event.attributes
+    if JSON_LENGTH in attributes:
+        length = str(attributes[JSON_LENGTH])
         if not length.isdecimal() or int(length) > len(event.data):
             raise BadRequest(
                 f"the event: {JSON_LENGTH!r}: expected 0 to the {len(event.data)} bytes of the data, "
                 f"got {shown(length)}"
             )
         json_length = int(length)
-    time = datetime.fromisoformat(str(given["time"])).timestamp() if "time" in given else 0.0
-    model, version = str(given.get("inferenceservicename", "")), str(given.get("modelversion", ""))
+    time = datetime.fromisoformat(str(attributes["time"])).timestamp() if "time" in attributes else 0.0
+    model, version = str(attributes.get("inferenceservicename", "")), str(attributes.get("modelversion", ""))
     return Payload(event.id, kind, time, model, version, event.content_type, json_length, None, event.data)
 
 
@@ -124,7 +124,7 @@ def to_table(payloads: Sequence[Payload]) -> Any:
 
     columns: dict[str, Sequence[Any]] = dict(zip(COLUMNS, zip(*payloads, strict=True), strict=False))
     columns["time"] = [round(time * 1e6) for time in columns.get("time", ())]
-    arrays = [pa.array(columns.get(kind.name, ()), kind.type) for kind in schema()]
+    arrays = [pa.array(columns.get(field.name, ()), field.type) for field in schema()]
     return pa.table(arrays, schema=schema())
 
 
@@ -134,7 +134,7 @@ def of_table(table: Any) -> Iterator[Payload]:
 
     try:
         rows = pa.table(
-            {name: table.column(name).cast(kind.type) for name, kind in zip(COLUMNS, schema(), strict=True)}
+            {name: table.column(name).cast(field.type) for name, field in zip(COLUMNS, schema(), strict=True)}
         )
     except (KeyError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())

@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol
 
 from driftline.protocols.codec import InferRequest
 
-BEHIND = re.compile(rb"[ \t\n\r]*\}[ \t\n\r]*\Z")
+END = re.compile(rb"[ \t\n\r]*\}[ \t\n\r]*\Z")
 """What may follow the list of a request's rows if it has nothing else."""
 
 
@@ -28,34 +28,34 @@ class RowReader(Protocol):
 class RowForm:
     """Requests of one row each, whatever its values are.
 
-    before, behind  the text around the row: of `{"instances": [{"a": 1}]}`, `{"instances": [` and `]}`
+    prefix, suffix  the text around the row: of `{"instances": [{"a": 1}]}`, `{"instances": [` and `]}`
     """
 
     rows: ClassVar[int] = 1
 
     codec: RowReader
-    before: bytes
-    behind: bytes
+    prefix: bytes
+    suffix: bytes
 
     @classmethod
     def of(cls, codec: RowReader, body: bytes, start: int) -> RowForm | None:
         """Return the form of a request whose row begins at `start`; None if it has anything else."""
         form = cls(codec, body[:start], body[body.find(b"]") :])
-        return form if form.fits(body) and BEHIND.match(form.behind, 1) is not None else None
+        return form if form.fits(body) and END.match(form.suffix, 1) is not None else None
 
     def fits(self, body: bytes) -> bool:
         """See Form: whether one object is between, judging by brackets and opening braces.
 
         It may be `{"a": 1}`, but not `{"a": [1]}` or `{"a": 1}, {"a": 2}`.
         """
-        start, stop = len(self.before), len(body) - len(self.behind)
+        start, stop = len(self.prefix), len(body) - len(self.suffix)
         return (
-            body.startswith(self.before) and body.endswith(self.behind)
+            body.startswith(self.prefix) and body.endswith(self.suffix)
             and body.startswith(b"{", start) and body.find(b"{", start + 1) < 0
             and body.find(b"[", start) < 0 and body.find(b"]", start) == stop
         )  # fmt: skip
 
     def read_all(self, bodies: Sequence[bytes]) -> InferRequest:
         """See Form."""
-        start, behind = len(self.before), len(self.behind)
-        return self.codec.read_rows([body[start : len(body) - behind] for body in bodies])
+        start, suffix_length = len(self.prefix), len(self.suffix)
+        return self.codec.read_rows([body[start : len(body) - suffix_length] for body in bodies])

@@ -15,13 +15,13 @@ from driftline.protocols import numbers
 from driftline.protocols.codec import InferRequest, loads
 from driftline.protocols.forms import NumberForm
 from driftline.protocols.objects import Objects
-from driftline.protocols.rows import BEHIND, RowForm
+from driftline.protocols.rows import END, RowForm
 from driftline.tensors import Array, Signature, Tensors
 
 _SHORT = 300
 """Characters below which the kernel saves nothing."""
 
-_BEFORE = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"(instances|inputs)"[ \t\n\r]*:[ \t\n\r]*(?=\[)')
+_OPENING = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"(instances|inputs)"[ \t\n\r]*:[ \t\n\r]*(?=\[)')
 
 
 class V1Codec:
@@ -40,35 +40,35 @@ class V1Codec:
     def __init__(self, signature: Signature) -> None:
         self._signature = signature
         self._outputs = tuple(spec.name for spec in signature.outputs)
-        self._of_numbers = len(signature.inputs) == 1 and numbers.readable(signature.inputs[0])
+        self._is_numeric = len(signature.inputs) == 1 and numbers.readable(signature.inputs[0])
         self._rows = numbers.Rows(signature.inputs[0])
         self._batched = signature.batched
-        of_numbers = signature.raw and {spec.datatype.name for spec in signature.inputs} == {"FP64"}
+        all_doubles = signature.raw and {spec.datatype.name for spec in signature.inputs} == {"FP64"}
         self._names = tuple(spec.name for spec in signature.inputs)
-        texts = any(spec.datatype.name == "BYTES" for spec in signature.inputs)
-        self._of_texts = texts and "b64" not in self._names
-        self._objects = Objects(self._names) if of_numbers and signature.batched else None
+        has_strings = any(spec.datatype.name == "BYTES" for spec in signature.inputs)
+        self._decodes_base64 = has_strings and "b64" not in self._names
+        self._objects = Objects(self._names) if all_doubles and signature.batched else None
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
         """Read a request's body; BadRequest if it does not fit the signature."""
-        if self._of_numbers and len(body) >= _SHORT and numbers.ready(body):
+        if self._is_numeric and len(body) >= _SHORT and numbers.ready(body):
             try:
                 return InferRequest(self._read_numbers(body), self._outputs)
             except numbers.Unread:
                 pass
-        if self._objects is not None and (before := _BEFORE.match(body)) is not None:
+        if self._objects is not None and (opening := _OPENING.match(body)) is not None:
             try:
-                return self._read_objects(body, before, self._objects)
+                return self._read_objects(body, opening, self._objects)
             except numbers.Unread:
                 pass
         document = loads(body)
-        given = [key for key in ("instances", "inputs") if type(document) is dict and key in document]
-        if len(given) != 1:
+        keys = [key for key in ("instances", "inputs") if type(document) is dict and key in document]
+        if len(keys) != 1:
             raise BadRequest(f"the request: expected one of 'instances' and 'inputs', got {shown(document)}")
-        value = document[given[0]]
-        if self._of_texts and b'"b64"' in body:
-            value = with_bytes(value)
-        if given == ["inputs"]:
+        value = document[keys[0]]
+        if self._decodes_base64 and b'"b64"' in body:
+            value = decode_base64(value)
+        if keys == ["inputs"]:
             inputs = self._signature.inputs_of(value)
         else:
             inputs = inputs_of_rows(self._signature, value)
@@ -76,19 +76,19 @@ class V1Codec:
 
     def _read_numbers(self, body: bytes) -> Tensors:
         """Return the input of a model with one, if the body has only its numbers; else raise Unread."""
-        before, stop = _BEFORE.match(body), body.rfind(b"]") + 1
-        if before is None or BEHIND.match(body, stop) is None:
+        opening, stop = _OPENING.match(body), body.rfind(b"]") + 1
+        if opening is None or END.match(body, stop) is None:
             raise numbers.Unread
-        return {self._signature.inputs[0].name: self._rows.read(numbers.Numbers(body, before.end(), stop))}
+        return {self._signature.inputs[0].name: self._rows.read(numbers.Numbers(body, opening.end(), stop))}
 
-    def _read_objects(self, body: bytes, before: re.Match[bytes], objects: Objects) -> InferRequest:
+    def _read_objects(self, body: bytes, opening: re.Match[bytes], objects: Objects) -> InferRequest:
         """Read a request of rows of raw columns that are all numbers; else raise Unread."""
         stop = body.rfind(b"]")
-        if before[1] != b"instances" or BEHIND.match(body, stop + 1) is None:
+        if opening[1] != b"instances" or END.match(body, stop + 1) is None:
             raise numbers.Unread
-        return self._of_matrix(objects.read(body, before.end() + 1, stop))
+        return self._request_of_matrix(objects.read(body, opening.end() + 1, stop))
 
-    def _of_matrix(self, matrix: Array) -> InferRequest:
+    def _request_of_matrix(self, matrix: Array) -> InferRequest:
         return InferRequest(Blocks(self._names, [matrix.T]), self._outputs)
 
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
@@ -110,18 +110,18 @@ class V1Codec:
 
         Requests with equally many rows of numbers may run as one.
         """
-        before = _BEFORE.match(body) if self._batched else None
-        if before is None:
+        opening = _OPENING.match(body) if self._batched else None
+        if opening is None:
             return None
-        if self._of_numbers:
-            return self._form_of_numbers(body, before.end())
-        if before[1] != b"instances" or not self._signature.raw:
+        if self._is_numeric:
+            return self._form_of_numbers(body, opening.end())
+        if opening[1] != b"instances" or not self._signature.raw:
             return None
-        return RowForm.of(self, body, before.end() + 1)
+        return RowForm.of(self, body, opening.end() + 1)
 
     def _form_of_numbers(self, body: bytes, start: int) -> NumberForm | None:
         stop = body.rfind(b"]") + 1
-        if BEHIND.match(body, stop) is None:
+        if END.match(body, stop) is None:
             return None
         request = InferRequest({}, self._outputs)
         return NumberForm.of_rows(numbers.Numbers(body, start, stop), self._rows, request)
@@ -134,7 +134,7 @@ class V1Codec:
         """
         if self._objects is not None:
             try:
-                return self._of_matrix(self._objects.read_rows(rows))
+                return self._request_of_matrix(self._objects.read_rows(rows))
             except numbers.Unread:
                 pass
         try:
@@ -153,29 +153,29 @@ class V1Codec:
     ) -> list[tuple[bytes, int | None]]:
         """Return what `encode` does for each of `count` requests of equally many rows that ran as one."""
         rows = self._predictions(request, outputs)
-        each = len(rows) // count
+        size = len(rows) // count
         return [
-            (orjson.dumps({"predictions": rows[first : first + each]}), None)
-            for first in range(0, len(rows), each)
+            (orjson.dumps({"predictions": rows[first : first + size]}), None)
+            for first in range(0, len(rows), size)
         ]
 
 
-def with_bytes(value: object) -> object:
+def decode_base64(value: object) -> object:
     """Replace each `{"b64": "..."}` in a value by its bytes; BadRequest if one is not base64."""
     try:
-        return _decoded(value)
+        return _decode_base64(value)
     except RecursionError:
         raise BadRequest("the request: expected fewer levels of nested lists") from None
 
 
-def _decoded(value: Any) -> object:
+def _decode_base64(value: Any) -> object:
     if type(value) is list:
-        return list(map(_decoded, value))
+        return list(map(_decode_base64, value))
     if type(value) is not dict:
         return value
     encoded = value.get("b64")
     if len(value) > 1 or type(encoded) is not str:
-        return {name: _decoded(one) for name, one in value.items()}
+        return {name: _decode_base64(item) for name, item in value.items()}
     try:
         return b64decode(encoded, validate=True)
     except ValueError as error:

@@ -20,12 +20,12 @@ from driftline.tensors import Array, Signature, Tensors, TensorSpec, as_column, 
 
 _INTEGER = {int}
 _DATA = numbers.key("data")
-_OF_COLUMN = ("name", "datatype", "shape", "data")
+_COLUMN_KEYS = ("name", "datatype", "shape", "data")
 _SHORT = 2_000
 """Characters below which cutting a text costs more than the kernel saves."""
 
-_MOST_FORMS = 64
-_MOST_AROUND = 1_000
+_MAX_FORMS = 64
+_MAX_FORM_LENGTH = 1_000
 """The most characters around the numbers of a form that is kept."""
 
 
@@ -42,8 +42,8 @@ class V2Codec:
         self._batched = signature.batched
         self._forms: dict[bytes, Form] = {}
         self._binary_forms: dict[bytes, Form] = {}
-        self._of_values = {spec.name for spec in signature.outputs if spec.datatype.dtype != object}
-        self._of_numbers = all(map(numbers.readable, signature.inputs))
+        self._numeric_outputs = {spec.name for spec in signature.outputs if spec.datatype.dtype != object}
+        self._is_numeric = all(map(numbers.readable, signature.inputs))
         # What all responses share is written once; orjson would spend more on it than on the numbers.
         self._opening = orjson.dumps({"model_name": name, "model_version": str(version)})[:-1] + b","
         self._entries = {spec.name: _entry(spec.name, spec.datatype.name) for spec in signature.outputs}
@@ -72,8 +72,8 @@ class V2Codec:
         if form is not None and form.fits(body):
             return form.read(body)
         request = self._decode_json(view[:json_length], view[json_length:])
-        alone = self._of_numbers and len(self._inputs) == 1 and not request.classes
-        if alone and json_length <= _MOST_AROUND:
+        single = self._is_numeric and len(self._inputs) == 1 and not request.classes
+        if single and json_length <= _MAX_FORM_LENGTH:
             (spec,) = self._inputs.values()
             if len(body) - json_length == request.inputs[spec.name].nbytes and spec.datatype.dtype != bool:
                 remember(
@@ -82,7 +82,7 @@ class V2Codec:
         return request
 
     def _decode_json(self, text: bytes | memoryview, tail: memoryview) -> InferRequest:
-        if self._of_numbers and type(text) is bytes and numbers.ready(text):
+        if self._is_numeric and type(text) is bytes and numbers.ready(text):
             try:
                 return self._read_numbers(text)
             except (numbers.Unread, BadRequest):
@@ -99,16 +99,16 @@ class V2Codec:
         form = self._forms.get(head)
         if form is not None and form.fits(text):
             return form.read(text)
-        alone = len(self._inputs) == 1
-        if len(text) < _SHORT and (form is not None or not alone or b'"id"' in text):
+        single = len(self._inputs) == 1
+        if len(text) < _SHORT and (form is not None or not single or b'"id"' in text):
             raise numbers.Unread
         document, arrays = numbers.cut(text, _DATA)
         request = self.read(_with_arrays(document, arrays))
-        if alone and request.id is None and not request.classes:
+        if single and request.id is None and not request.classes:
             (spec,) = self._inputs.values()
-            new = TextForm.of(arrays[0], spec, request)
-            if new.around <= _MOST_AROUND:
-                remember(self._forms, head, new)
+            form_of_request = TextForm.of(arrays[0], spec, request)
+            if form_of_request.length <= _MAX_FORM_LENGTH:
+                remember(self._forms, head, form_of_request)
         return request
 
     # -- several requests together --------------------------------------------------------------
@@ -121,7 +121,7 @@ class V2Codec:
             form = self._binary_forms.get(body[:json_length])
         if form is None or not self._batched or form.request.timeout_us or not form.fits(body):
             return None
-        return form if self._of_values.issuperset(form.request.outputs) else None
+        return form if self._numeric_outputs.issuperset(form.request.outputs) else None
 
     def encode_all(
         self, request: InferRequest, outputs: Tensors, count: int
@@ -135,14 +135,14 @@ class V2Codec:
                 data = binary.encode(array)
                 size = len(data) // count
                 tails.append([data[first : first + size] for first in range(0, size * count, size or 1)])
-                rests = [b'"parameters":{"binary_data_size":%d}' % size] * count
+                contents = [b'"parameters":{"binary_data_size":%d}' % size] * count
             else:
                 rows = orjson.dumps(array.reshape(count, -1), option=orjson.OPT_SERIALIZE_NUMPY)
-                rests = [b'"data":[%b]' % row for row in rows[2:-2].split(b"],[")]
-            before = self._entries[name] + shape + b","
-            columns.append([b"%b%b}" % (before, rest) for rest in rests])
-        number = b'"id":%b,' % orjson.dumps(request.id) if request.id is not None else b""
-        opening = b'%b%b"outputs":[' % (self._opening, number)
+                contents = [b'"data":[%b]' % row for row in rows[2:-2].split(b"],[")]
+            prefix = self._entries[name] + shape + b","
+            columns.append([b"%b%b}" % (prefix, content) for content in contents])
+        id_field = b'"id":%b,' % orjson.dumps(request.id) if request.id is not None else b""
+        opening = b'%b%b"outputs":[' % (self._opening, id_field)
         texts = [b"%b%b]}" % (opening, b",".join(entries)) for entries in zip(*columns, strict=True)]
         if not request.binary:
             return [(text, None) for text in texts]
@@ -153,16 +153,16 @@ class V2Codec:
         if type(document) is not dict:
             raise BadRequest(f"the request: expected an object with 'inputs', got {shown(document)}")
         request = InferRequest(self._read_inputs(document.get("inputs"), tail), self._all_outputs)
-        everything_binary = False
+        all_binary = False
         if "parameters" in document:
             parameters = fields.parameters_of(document, "the request")
-            request.timeout_us = fields.whole(parameters, "the request", "timeout")
-            everything_binary = fields.flag(parameters, "the request", "binary_data_output")
-            if everything_binary:
+            request.timeout_us = fields.integer(parameters, "the request", "timeout")
+            all_binary = fields.boolean(parameters, "the request", "binary_data_output")
+            if all_binary:
                 request.binary = frozenset(self._all_outputs)
         if document.get("outputs") not in (None, []):
-            self._read_outputs(document["outputs"], everything_binary, request)
-        request.id = fields.text(document, "id")
+            self._read_outputs(document["outputs"], all_binary, request)
+        request.id = fields.string(document, "id")
         return request
 
     def _read_inputs(self, entries: object, tail: memoryview) -> Tensors:
@@ -171,27 +171,27 @@ class V2Codec:
         blocks = None if tail else self._read_columns(entries)
         if blocks is not None:
             return blocks
-        given: dict[str, Array] = {}
+        tensors: dict[str, Array] = {}
         for entry in entries:
-            spec = self._spec_of(entry, given)
+            spec = self._spec_of(entry, tensors)
             array, tail = self._read_input(spec, entry, tail)
-            given[spec.name] = as_column(spec, array) if spec.raw else array
+            tensors[spec.name] = as_column(spec, array) if spec.raw else array
         if tail:
             raise BadRequest(f"the body has {len(tail)} bytes more than its inputs account for")
-        if len(given) != len(self._inputs):
-            missing = next(spec for name, spec in self._inputs.items() if name not in given)
+        if len(tensors) != len(self._inputs):
+            missing = next(spec for name, spec in self._inputs.items() if name not in tensors)
             raise BadRequest(
                 f"input {missing.name!r}: expected {missing.datatype.name} {list(missing.shape)}, got nothing"
             )
-        return {name: given[name] for name in self._inputs} if len(given) > 1 else given
+        return {name: tensors[name] for name in self._inputs} if len(tensors) > 1 else tensors
 
     def _read_columns(self, entries: list[Any]) -> Blocks | None:
         """Read raw columns in JSON all at once; None for anything more complex, or wrong."""
         columns: dict[str, Any] = {}
         for entry in entries:
-            if type(entry) is not dict or len(entry) != len(_OF_COLUMN):
+            if type(entry) is not dict or len(entry) != len(_COLUMN_KEYS):
                 return None
-            name, datatype, shape, data = map(entry.get, _OF_COLUMN)
+            name, datatype, shape, data = map(entry.get, _COLUMN_KEYS)
             spec = self._inputs.get(name) if type(name) is str else None
             if spec is None or not spec.raw or datatype != spec.datatype.name or type(data) is not list:
                 return None
@@ -202,15 +202,15 @@ class V2Codec:
             columns[spec.name] = data
         return self._signature.blocks(columns)
 
-    def _spec_of(self, entry: object, given: Mapping[str, object]) -> TensorSpec:
+    def _spec_of(self, entry: object, seen: Mapping[str, object]) -> TensorSpec:
         name = entry.get("name") if type(entry) is dict else None
         spec = self._inputs.get(name) if type(name) is str else None
         if spec is None:
-            given_name = shown(entry if name is None else name)
+            wrong_name = shown(entry if name is None else name)
             raise BadRequest(
-                f"input {given_name}: the model has no such input; it has: {', '.join(self._inputs)}"
+                f"input {wrong_name}: the model has no such input; it has: {', '.join(self._inputs)}"
             )
-        if name in given:
+        if name in seen:
             raise BadRequest(f"input {name!r}: expected once, got twice")
         return spec
 
@@ -218,25 +218,25 @@ class V2Codec:
         self, spec: TensorSpec, entry: Mapping[str, Any], tail: memoryview
     ) -> tuple[Array, memoryview]:
         """Return one input's tensor, and the rest of the bytes after the JSON."""
-        sent = fields.sent(spec, entry.get("datatype"))
+        sent_spec = fields.with_datatype(spec, entry.get("datatype"))
         shape = fields.shape_of(spec, entry.get("shape"))
         count = prod(shape)
         if "parameters" in entry:
             where = f"input {spec.name!r}"
             parameters = fields.parameters_of(entry, where)
             if "binary_data_size" in parameters:
-                size = fields.whole(parameters, where, "binary_data_size")
+                size = fields.integer(parameters, where, "binary_data_size")
                 if size > len(tail):
                     raise BadRequest(
                         f"{where}: expected {size} bytes of binary data after the JSON, got {len(tail)}"
                     )
-                return binary.decode(sent, tail[:size], shape, count), tail[size:]
+                return binary.decode(sent_spec, tail[:size], shape, count), tail[size:]
         data = entry.get("data")
         if type(data) is numbers.Numbers:
             return numbers.read(data, numbers.Layout.of(spec, shape))[0], tail
         if type(data) is not list:
             if type(data) is memoryview:
-                return binary.decode(sent, data, shape, count), tail
+                return binary.decode(sent_spec, data, shape, count), tail
             raise BadRequest(f"input {spec.name!r}: expected 'data' as a list, got {shown(data)}")
         array = coerce(spec, data)
         if array.size != count:
@@ -245,27 +245,27 @@ class V2Codec:
             )
         return array.reshape(shape), tail
 
-    def _read_outputs(self, entries: object, everything_binary: bool, request: InferRequest) -> None:
+    def _read_outputs(self, entries: object, all_binary: bool, request: InferRequest) -> None:
         if type(entries) is not list:
             raise BadRequest(f"'outputs': expected a list, got {shown(entries)}")
         as_bytes: dict[str, bool] = {}
         for entry in entries:
             name = entry.get("name") if type(entry) is dict else None
             if type(name) is not str or name not in self._outputs:
-                given_name = shown(entry if name is None else name)
+                wrong_name = shown(entry if name is None else name)
                 raise BadRequest(
-                    f"output {given_name}: the model has no such output; it has: {', '.join(self._outputs)}"
+                    f"output {wrong_name}: the model has no such output; it has: {', '.join(self._outputs)}"
                 )
             if name in as_bytes:
                 raise BadRequest(f"output {name!r}: expected once, got twice")
-            as_bytes[name] = everything_binary
+            as_bytes[name] = all_binary
             if "parameters" in entry:
                 where = f"output {name!r}"
                 parameters = fields.parameters_of(entry, where)
-                if most := fields.whole(parameters, where, "classification"):
+                if count := fields.integer(parameters, where, "classification"):
                     classification.check(self._outputs[name])
-                    request.classes = {**(request.classes or {}), name: most}
-                as_bytes[name] = fields.flag(parameters, where, "binary_data", everything_binary)
+                    request.classes = {**(request.classes or {}), name: count}
+                as_bytes[name] = fields.boolean(parameters, where, "binary_data", all_binary)
         request.outputs = tuple(as_bytes)
         request.binary = frozenset(name for name, wanted in as_bytes.items() if wanted)
 
@@ -305,13 +305,13 @@ class V2Codec:
                 entry = _entry(name, "BYTES")
             if name in request.binary:
                 tail.append(binary.encode(array))
-                rest = b'"parameters":{"binary_data_size":%d}' % len(tail[-1])
+                content = b'"parameters":{"binary_data_size":%d}' % len(tail[-1])
             else:
                 data = array.ravel() if array.dtype != object else array.ravel().tolist()
-                rest = b'"data":%b' % orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)
-            entries.append(b"%b%b,%b}" % (entry, orjson.dumps(array.shape), rest))
-        number = b'"id":%b,' % orjson.dumps(request.id) if request.id is not None else b""
-        text = b'%b%b"outputs":[%b]}' % (self._opening, number, b",".join(entries))
+                content = b'"data":%b' % orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)
+            entries.append(b"%b%b,%b}" % (entry, orjson.dumps(array.shape), content))
+        id_field = b'"id":%b,' % orjson.dumps(request.id) if request.id is not None else b""
+        text = b'%b%b"outputs":[%b]}' % (self._opening, id_field, b",".join(entries))
         return (b"".join((text, *tail)), len(text)) if request.binary else (text, None)
 
 
@@ -322,7 +322,7 @@ def _entry(name: str, datatype: str) -> bytes:
 
 def remember(forms: dict[bytes, Form], head: bytes, form: Form) -> None:
     """Keep a form by the start of its requests; when there are too many, drop all others."""
-    if len(forms) == _MOST_FORMS:
+    if len(forms) == _MAX_FORMS:
         forms.clear()
     forms[head] = form
 

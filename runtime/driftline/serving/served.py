@@ -9,7 +9,7 @@ from driftline.batching.batcher import Batcher
 from driftline.batching.cost import Cost
 from driftline.engine.cuda.session import MAX_IN_FLIGHT
 from driftline.engine.model import Model
-from driftline.protocols.codec import Codec, most_rows
+from driftline.protocols.codec import Codec, row_limit
 from driftline.protocols.mlflow.scoring import MlflowCodec
 from driftline.protocols.v1 import V1Codec
 from driftline.protocols.v2 import V2Codec
@@ -71,8 +71,8 @@ class Served:
             return ArrowCodec(self.signature, self.version.name, self.version.number, limits)
         if protocol == "mlflow-csv":
             return self._make_mlflow_codec(CsvCodec)
-        max_rows, max_bytes = most_rows(self.signature, limits), limits.max_queue_bytes
-        return self._make_mlflow_codec(partial(ParquetCodec, most_rows=max_rows, most_bytes=max_bytes))
+        max_rows, max_bytes = row_limit(self.signature, limits), limits.max_queue_bytes
+        return self._make_mlflow_codec(partial(ParquetCodec, max_rows=max_rows, max_bytes=max_bytes))
 
     def _make_mlflow_codec(self, codec: Callable[..., MlflowCodec]) -> Codec:
         model = self.model

@@ -22,7 +22,7 @@ from driftline.monitor.reference.column import Categorical
 from driftline.monitor.reference.profile import Profile
 from driftline.protocols.described import tensors_of
 from driftline.protocols.encoding import decompress
-from driftline.protocols.mlflow.frames import Frame, from_records, from_rows, split_of
+from driftline.protocols.mlflow.frames import Frame, from_records, from_rows, parse_split
 from driftline.sidecar.exchange import Body, Exchange
 from driftline.sidecar.forms import ANSWERED, ASKED, Form, Lists, document_of, form_of
 from driftline.tensors import Array
@@ -161,7 +161,7 @@ class Decoder:
 
     def _asked(self, document: Mapping[str, Any], tail: memoryview, first: int) -> Named:
         if "dataframe_split" in document:
-            return self._frame(from_rows(*split_of(document["dataframe_split"])))
+            return self._frame(from_rows(*parse_split(document["dataframe_split"])))
         if "dataframe_records" in document:
             return self._frame(from_records(document["dataframe_records"], "dataframe_records"))
         if "instances" in document:

@@ -24,12 +24,12 @@ def falling(bins: int) -> np.ndarray:
 def measured(shares: np.ndarray, m: int, n: int) -> dict[str, tuple[float, float]]:
     """The mean of each distance between samples of m and n rows, and that of its value by chance."""
     random = np.random.default_rng(len(shares))
-    found = statistics.distances(
+    distances = statistics.distances(
         random.multinomial(m, shares, REPEATS), random.multinomial(n, shares, REPEATS)
     )
     return {
         name: (np.mean([one.value for one in each]), np.mean([one.null or 0 for one in each]))
-        for name, each in found.items()
+        for name, each in distances.items()
     }
 
 
@@ -69,9 +69,9 @@ def test_by_chance_is_the_mean_over_all_ways_to_deal_the_rows_out_anew(name: str
     rows = np.repeat(np.arange(6), (p + q)[0])
     random = np.random.default_rng(0)
     dealt = np.array([np.bincount(random.permutation(rows)[: q.sum()], minlength=6) for _ in range(5_000)])
-    found = statistics.distances(p + q - dealt, dealt)[name]
+    distances = statistics.distances(p + q - dealt, dealt)[name]
     # PSI smooths where a bin is empty, as here in about all deals.
-    assert null == pytest.approx(np.mean([one.value for one in found]), rel=0.1)
+    assert null == pytest.approx(np.mean([one.value for one in distances]), rel=0.1)
 
 
 def test_one_row_and_one_bin_have_values_by_chance() -> None:

@@ -33,8 +33,8 @@ DISTANCES = [*map(named, OF_SHARES), statistics.kolmogorov_smirnov, statistics.c
 def counts(draw: st.DrawFn, least: int = 0) -> Counts:
     """Counts of the same bins, both of one row at least."""
     bins = draw(st.integers(2, 40))
-    each = st.lists(st.integers(least, 500), min_size=bins, max_size=bins)
-    p, q = np.array(draw(each)), np.array(draw(each))
+    bin_counts = st.lists(st.integers(least, 500), min_size=bins, max_size=bins)
+    p, q = np.array(draw(bin_counts)), np.array(draw(bin_counts))
     assume(p.sum() and q.sum())
     return p, q
 
@@ -137,12 +137,12 @@ def test_nothing_is_far_from_itself_and_all_is_finite(
 
 def test_the_interval_of_a_rate_holds_the_truth_as_often_as_it_says() -> None:
     random = np.random.default_rng(0)
-    held = 0
+    covered = 0
     for _ in range(1000):
         c, d = random.binomial(2000, 0.02), random.binomial(300, 0.05)
         low, high = one(statistics.rate_change, c, 2000, d, 300).interval or (0, 0)
-        held += low <= 0.03 <= high
-    assert 0.92 <= held / 1000 <= 0.985
+        covered += low <= 0.03 <= high
+    assert 0.92 <= covered / 1000 <= 0.985
 
 
 def test_a_mean_shift_is_in_standard_deviations_of_the_reference() -> None:
@@ -167,8 +167,8 @@ def test_bins_that_are_empty_in_both_say_nothing(both: Counts, more: int) -> Non
 @given(counts())
 def test_psi_smooths_a_column_with_an_empty_bin(both: Counts) -> None:
     p, q = both
-    some = (p > 0) | (q > 0)
-    p, q = p[some], q[some]
+    occupied = (p > 0) | (q > 0)
+    p, q = p[occupied], q[occupied]
     assume((p == 0).any() or (q == 0).any())
     a, b = (p + 0.5) / (p.sum() + len(p) / 2), (q + 0.5) / (q.sum() + len(q) / 2)
     assert one(named("psi"), p, q).value == pytest.approx(((b - a) * np.log(b / a)).sum(), abs=1e-12)
@@ -177,7 +177,7 @@ def test_psi_smooths_a_column_with_an_empty_bin(both: Counts) -> None:
 @given(st.lists(counts(), min_size=2, max_size=5))
 def test_columns_together_are_what_they_are_alone(columns: list[Counts]) -> None:
     width = max(len(p) for p, _ in columns)
-    p, q = (np.array([np.pad(each[i], (0, width - len(each[i]))) for each in columns]) for i in (0, 1))
+    p, q = (np.array([np.pad(column[i], (0, width - len(column[i]))) for column in columns]) for i in (0, 1))
     for distance in DISTANCES:
         for together, column in zip(distance(p, q), columns, strict=True):
             alone = one(distance, *column)
@@ -188,7 +188,7 @@ def test_columns_together_are_what_they_are_alone(columns: list[Counts]) -> None
 @pytest.mark.parametrize("columns", [2, 3, 10, 30])
 def test_changes_of_correlations_are_at_their_null_expectations(columns: int) -> None:
     random = np.random.default_rng(0)
-    found = [
+    shifts = [
         statistics.correlation_shift(
             np.corrcoef(random.standard_normal((columns, 2_000))),
             np.corrcoef(random.standard_normal((columns, 500))),
@@ -197,8 +197,8 @@ def test_changes_of_correlations_are_at_their_null_expectations(columns: int) ->
         )
         for _ in range(300)
     ]
-    for which in zip(*found, strict=True):
-        value, null = np.mean([each.value for each in which]), np.mean([each.null or 0 for each in which])
+    for same in zip(*shifts, strict=True):
+        value, null = np.mean([each.value for each in same]), np.mean([each.null or 0 for each in same])
         assert value == pytest.approx(null, rel=0.1)
 
 

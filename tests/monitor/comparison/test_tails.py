@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import wasserstein_distance
 
-from driftline.monitor.comparison.comparing import Counted, compare
+from driftline.monitor.comparison.comparing import ColumnCounts, compare_columns
 from driftline.monitor.comparison.statistics import Statistic
 from driftline.monitor.comparison.tails import distribution_functions
 from driftline.monitor.reference.column import Numeric
@@ -30,8 +30,8 @@ def wasserstein(before: np.ndarray, after: np.ndarray) -> tuple[Statistic, float
     bins.count(values[:, None], bins.prepare(reference.edges[None]), counts)
     moment = moments.start(1)
     moments.update(values[:, None], moment)
-    found = compare([Counted(reference, counts[0], moment[0])])[0]["wasserstein"]
-    return found, wasserstein_distance(before, values) / reference.sd
+    statistic = compare_columns([ColumnCounts(reference, counts[0], moment[0])])[0]["wasserstein"]
+    return statistic, wasserstein_distance(before, values) / reference.sd
 
 
 def mixture(random: Random, rows: int, share: float = 0.01) -> np.ndarray:
@@ -71,9 +71,12 @@ CHANGED: dict[str, tuple[str, Make]] = {
 def test_of_what_has_not_changed_it_is_that_of_the_values_and_about_as_by_chance(name: str) -> None:
     """Values that lie evenly in bins made 2 to 12 times too much of lognormal, Cauchy and Pareto columns."""
     random = np.random.default_rng(1)
-    found = [wasserstein(SAME[name](random, 10_000), SAME[name](random, 2_000)) for _ in range(REPEATS)]
-    value, null = np.median([one.value for one, _ in found]), np.median([one.null or 0 for one, _ in found])
-    assert value == pytest.approx(np.median([true for _, true in found]), rel=1 / 3)
+    results = [wasserstein(SAME[name](random, 10_000), SAME[name](random, 2_000)) for _ in range(REPEATS)]
+    value, null = (
+        np.median([one.value for one, _ in results]),
+        np.median([one.null or 0 for one, _ in results]),
+    )
+    assert value == pytest.approx(np.median([true for _, true in results]), rel=1 / 3)
     assert null == pytest.approx(value, rel=1 / 3)
 
 
@@ -81,8 +84,8 @@ def test_of_what_has_not_changed_it_is_that_of_the_values_and_about_as_by_chance
 def test_of_a_change_it_is_about_that_of_the_values(name: str) -> None:
     random = np.random.default_rng(2)
     before, after = SAME[CHANGED[name][0]], CHANGED[name][1]
-    found = [wasserstein(before(random, 20_000), after(random, 4_000)) for _ in range(REPEATS)]
-    value, true = np.mean([(one.value, true) for one, true in found], axis=0)
+    results = [wasserstein(before(random, 20_000), after(random, 4_000)) for _ in range(REPEATS)]
+    value, true = np.mean([(one.value, true) for one, true in results], axis=0)
     assert value == pytest.approx(true, rel=0.2)
 
 

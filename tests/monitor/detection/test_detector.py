@@ -49,7 +49,7 @@ def test_rank_bins_of_a_continuous_column_are_cut_at_their_ranks(rows: int) -> N
     expected = np.bincount(np.searchsorted(cuts, live, side="right"), minlength=BINS)
     beyond = (live > sample.max()).sum()  # the greatest row itself has been seen
     expected[CUTS - 1 :] = expected[CUTS - 1 :].sum() - beyond, beyond
-    np.testing.assert_array_equal(RankBins([one]).of(counts_of(one, live))[0], expected)
+    np.testing.assert_array_equal(RankBins([one]).count(counts_of(one, live))[0], expected)
 
 
 def test_what_is_equal_is_split_and_no_row_is_lost() -> None:
@@ -62,7 +62,7 @@ def test_what_is_equal_is_split_and_no_row_is_lost() -> None:
     ]
     counts = [random.integers(0, 50, len(one.counts)) for one in references]
     ranks = RankBins(references)
-    drawn = np.array([ranks.of(np.concatenate(counts)) for _ in range(400)])
+    drawn = np.array([ranks.count(np.concatenate(counts)) for _ in range(400)])
     assert drawn.shape == (400, len(references), BINS)
     np.testing.assert_array_equal(drawn.sum(axis=2), np.tile([one.sum() for one in counts], (400, 1)))
     assert (drawn[:, 0] == drawn[0, 0]).all()  # continuous: nothing is left to chance
@@ -75,10 +75,10 @@ groups = st.lists(st.builds(Group, st.integers(0, 300), st.booleans()), min_size
 
 
 @given(groups)
-def test_a_split_shares_every_group_out_whole(some: list[Group]) -> None:
-    shares, gaps = split(some, 0)
-    total = sum(group.rows for group in some)
-    assert shares.shape == (len(some), BINS)
+def test_a_split_shares_every_group_out_whole(parts: list[Group]) -> None:
+    shares, gaps = split(parts, 0)
+    total = sum(group.rows for group in parts)
+    assert shares.shape == (len(parts), BINS)
     assert gaps.shape == (BINS,)
     np.testing.assert_allclose(shares.sum(axis=1), 1)
     assert (shares >= 0).all()
@@ -86,7 +86,7 @@ def test_a_split_shares_every_group_out_whole(some: list[Group]) -> None:
     assert gaps[-1] == 1
     # In order: a group begins in the rank bin in which the one before it ends, or in a later one.
     bins = [np.flatnonzero(row) for row in shares]
-    assert all(one[-1] <= other[0] for one, other in pairwise(bins))
+    assert all(earlier[-1] <= later[0] for earlier, later in pairwise(bins))
 
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=40))
@@ -208,7 +208,7 @@ def test_parts_of_a_look_are_all_of_its_rows(references: list[Reference]) -> Non
     counts = np.concatenate(of)
     parts = RankBins(references).parts(counts, 6_400)
     assert parts.shape == (7, 3, BINS)
-    np.testing.assert_array_equal(parts.sum(axis=0), RankBins(references).of(counts))
+    np.testing.assert_array_equal(parts.sum(axis=0), RankBins(references).count(counts))
     expected = 6_400 * shares_of(6_400)
     assert (np.abs(parts[:, 0].sum(axis=1) - expected) < 5 * np.sqrt(expected)).all()
 
@@ -219,5 +219,5 @@ def test_a_look_at_few_rows_leaves_nothing_to_chance(references: list[Reference]
     before = ranks.random.bit_generator.state
     random = np.random.default_rng(0)
     counts = np.concatenate([counts_of(one, random.random(2 * FEW_ROWS - 1)) for one in references])
-    np.testing.assert_array_equal(ranks.parts(counts, 2 * FEW_ROWS - 1), [ranks.of(counts)])
+    np.testing.assert_array_equal(ranks.parts(counts, 2 * FEW_ROWS - 1), [ranks.count(counts)])
     assert ranks.random.bit_generator.state == before

@@ -15,8 +15,8 @@ from bench.promise import Draw, beyond, tilted, uniform, unlogged
 
 from driftline.monitor import checkpoint
 from driftline.monitor.detection.onset import (
-    LARGEST,
-    OF_A_SIZE,
+    MAX_SIZE,
+    PER_SIZE,
     Look,
     Looks,
     Onset,
@@ -128,8 +128,8 @@ def test_what_began_within_the_first_looks_is_not_said_to_be_from_the_first_row_
     rows = [100 * size for size in sizes]
     all_of_them = looks.onset(evidence([1.0] * len(sizes), rows), 100)
     assert all_of_them == Onset(datetime.fromtimestamp(0, UTC), 100, True)
-    most = looks.onset(evidence([0.75, *[1.0] * (len(sizes) - 1)], rows), 100)
-    assert most == Onset(datetime.fromtimestamp(sizes[0] // 4, UTC), 100 - sizes[0] // 4, False)
+    most_of_them = looks.onset(evidence([0.75, *[1.0] * (len(sizes) - 1)], rows), 100)
+    assert most_of_them == Onset(datetime.fromtimestamp(sizes[0] // 4, UTC), 100 - sizes[0] // 4, False)
     assert filled(1).onset(evidence([1.0], [100]), 1) is None
 
 
@@ -166,8 +166,8 @@ def test_what_is_over_is_not_when_another_began(normal: int) -> None:
         monitor.acknowledge()
     before = len(signals)
     monitor.observe(live(1_000, 9, shift=1))
-    told = {signal.kind: signal for signal in signals[before:]}
-    for signal in (told["change"], told["alarm"]):
+    raised = {signal.kind: signal for signal in signals[before:]}
+    for signal in (raised["change"], raised["alarm"]):
         assert signal.onset is not None
         assert abs(signal.rows - signal.onset.rows - (6_500 + normal)) <= 100
         assert signal.words.startswith(("mean up 0.8", "mean up 0.9", "mean up 1"))
@@ -254,10 +254,10 @@ def most_memory(columns: int) -> int:
     with unlogged():
         tracemalloc.start()
         monitor.observe({"x": random.standard_normal((600, columns), np.float32) + np.float32(1)})
-        most = tracemalloc.get_traced_memory()[1]
+        peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert len(monitor.signals) == 2 * columns
-    return most
+    return peak
 
 
 def test_what_a_fault_costs_grows_as_the_columns_do() -> None:
@@ -280,8 +280,8 @@ def filled(number: int, bins: int = 3) -> Looks:
 @pytest.mark.parametrize("number", [1, 8, 9, 100, 12_345])
 def test_looks_are_few_and_lose_no_row(number: int) -> None:
     looks = filled(number)
-    assert len(looks._kept) <= OF_A_SIZE * number.bit_length() + 5
-    starts = [kept.rows for kept in looks._kept]
+    assert len(looks._looks) <= PER_SIZE * number.bit_length() + 5
+    starts = [look.rows for look in looks._looks]
     assert starts == sorted(starts)
     for size, start in zip(looks._sizes, starts, strict=True):
         assert size - 1 <= number - start - size
@@ -293,8 +293,8 @@ def test_looks_are_few_and_lose_no_row(number: int) -> None:
 
 def test_looks_are_bounded() -> None:
     looks = filled(5_000, 1)
-    assert len(looks._kept) <= OF_A_SIZE * LARGEST.bit_length() + 4
-    assert max(looks._sizes) == LARGEST
+    assert len(looks._looks) <= PER_SIZE * MAX_SIZE.bit_length() + 4
+    assert max(looks._sizes) == MAX_SIZE
 
 
 def test_counts_are_kept_exactly_in_the_fewest_bytes() -> None:
@@ -304,12 +304,12 @@ def test_counts_are_kept_exactly_in_the_fewest_bytes() -> None:
         counts = np.array([1, 10 ** (9 - index), 2**33 if index == 0 else 0])
         looks.add(Look(counts, moments.start(1), index, float(index)))
         exact += counts
-    found = looks.total(Onset(NOON, 10, True), 10)
-    np.testing.assert_array_equal(found.counts, exact)
-    assert {kept.counts.itemsize for kept in looks._kept} == {1, 2, 4, 8}
-    one = Looks(3, 1)
-    one.restore(looks.snapshot())
-    np.testing.assert_array_equal(one.total(Onset(NOON, 10, True), 10).counts, exact)
+    total = looks.total(Onset(NOON, 10, True), 10)
+    np.testing.assert_array_equal(total.counts, exact)
+    assert {look.counts.itemsize for look in looks._looks} == {1, 2, 4, 8}
+    restored = Looks(3, 1)
+    restored.restore(looks.snapshot())
+    np.testing.assert_array_equal(restored.total(Onset(NOON, 10, True), 10).counts, exact)
 
 
 def test_the_oldest_looks_never_stop_adding_up() -> None:
@@ -319,25 +319,25 @@ def test_the_oldest_looks_never_stop_adding_up() -> None:
     for index in range(number):
         counts, mean = ([900, 90, 10], 1e4) if index < ended else ([500, 400, 100], 1e4 + 1)
         looks.add(Look(np.array(counts), np.array([[1e3, mean, 1e3, 0, 2e4]]), 1_000 * index, float(index)))
-    upto = looks._kept[1].rows // 1_000
+    upto = looks._looks[1].rows // 1_000
     exact = np.array([900, 90, 10]) * ended + np.array([500, 400, 100]) * (upto - ended)
     np.testing.assert_array_equal(looks.counts(slice(3))[0], exact)
     mean = 1e4 + (upto - ended) / upto
-    np.testing.assert_allclose(looks._kept[0].moments[0, :2], [1_000 * upto, mean], rtol=1e-10)
+    np.testing.assert_allclose(looks._looks[0].moments[0, :2], [1_000 * upto, mean], rtol=1e-10)
 
 
 def test_moments_of_values_beyond_what_can_be_squared_are_kept_but_for_their_spread() -> None:
     looks = Looks(1, 1)
     for index in range(20):
         looks.add(Look(np.ones(1, np.int64), np.array([[2, 1e30, 2e60, 0, 2e30]]), index, float(index)))
-    found = looks.total(Onset(NOON, 20, True), 20).moments[0]
-    np.testing.assert_allclose(found, [40, 1e30, np.inf, 0, 2e30], rtol=1e-6)
+    total = looks.total(Onset(NOON, 20, True), 20).moments[0]
+    np.testing.assert_allclose(total, [40, 1e30, np.inf, 0, 2e30], rtol=1e-6)
 
 
 def test_what_came_since_is_a_copy() -> None:
     looks = filled(3)
     looks.total(Onset(NOON, 2, False), 3).counts[:] = 0
-    assert [kept.counts[0] for kept in looks._kept] == [1, 1, 1]
+    assert [look.counts[0] for look in looks._looks] == [1, 1, 1]
 
 
 # -- over a restart -------------------------------------------------------------------------------
@@ -375,8 +375,8 @@ def test_a_checkpoint_remembers_looks_and_older_ones_do_without(
 @pytest.mark.parametrize("name", ["counts", "moments"])
 def test_looks_of_other_columns_are_refused_and_nothing_has_changed(name: str) -> None:
     """They once were taken, and the next look at them failed."""
-    found, other = filled(5), filled(3)
-    snapshot = found.snapshot()
+    saved, other = filled(5), filled(3)
+    snapshot = saved.snapshot()
     before = other.snapshot()
     with pytest.raises(ValueError, match=rf"looks\.{name}: expected \(.*\) of each, got \("):
         other.restore(snapshot | {f"looks.{name}": snapshot[f"looks.{name}"][:, :0]})
@@ -385,7 +385,7 @@ def test_looks_of_other_columns_are_refused_and_nothing_has_changed(name: str) -
     for key, array in other.snapshot().items():
         np.testing.assert_array_equal(array, before[key])
     other.restore(snapshot)
-    assert other._sizes == found._sizes
+    assert other._sizes == saved._sizes
 
 
 def test_a_checkpoint_that_has_more_looks_is_gone_on_from() -> None:
@@ -401,8 +401,8 @@ def test_a_checkpoint_that_has_more_looks_is_gone_on_from() -> None:
     }
     looks = Looks(3, 1)
     looks.restore(snapshot)
-    assert len(looks._kept) <= OF_A_SIZE * LARGEST.bit_length() + 4
-    assert [kept.rows for kept in looks._kept] == sorted({kept.rows for kept in looks._kept})
+    assert len(looks._looks) <= PER_SIZE * MAX_SIZE.bit_length() + 4
+    assert [kept.rows for kept in looks._looks] == sorted({kept.rows for kept in looks._looks})
     whole = looks.total(Onset(NOON, sizes.sum(), True), sizes.sum())
     np.testing.assert_allclose(whole.counts, sizes.sum(), rtol=0.02)
     assert whole.moments[0, 0] == sizes.sum()

@@ -61,11 +61,11 @@ def test_a_profile_of_nothing_is_none() -> None:
 
 
 def test_what_is_taken_is_passed_on_once_and_counts_still() -> None:
-    here, there = Capture(5), Capture(250)
+    source, target = Capture(5), Capture(250)
     for rows in (2, 2, 2):
-        here.add({"x": np.arange(float(rows))}, rows)
-        for columns, kept in here.take():
-            there.add(columns, kept)
-    assert here.take() == []
-    assert here.full
-    assert there.rows == there.profile().rows == 5
+        source.add({"x": np.arange(float(rows))}, rows)
+        for columns, count in source.take():
+            target.add(columns, count)
+    assert source.take() == []
+    assert source.full
+    assert target.rows == target.profile().rows == 5

@@ -63,11 +63,11 @@ def test_bins_and_moments_are_the_datas(matrix: np.ndarray, cut: int, most_bytes
 def test_batches_that_are_small_together_are_fitted_exactly() -> None:
     values = np.random.default_rng(0).standard_normal((10_000, 2)).astype(np.float32)
     whole, parts = fit({"x": values}), fit(*({"x": part} for part in np.array_split(values, 7)))
-    for one, two in zip(whole[0].values(), parts[0].values(), strict=True):
-        assert isinstance(one, Numeric)
-        assert isinstance(two, Numeric)
-        np.testing.assert_array_equal(one.edges, two.edges)
-        np.testing.assert_array_equal(one.counts, two.counts)
+    for expected, reference in zip(whole[0].values(), parts[0].values(), strict=True):
+        assert isinstance(expected, Numeric)
+        assert isinstance(reference, Numeric)
+        np.testing.assert_array_equal(expected.edges, reference.edges)
+        np.testing.assert_array_equal(expected.counts, reference.counts)
     np.testing.assert_allclose(whole[1].comoments, parts[1].comoments, atol=1e-6)
     np.testing.assert_allclose(whole[1].features, parts[1].features, rtol=1e-6)
 
@@ -76,15 +76,15 @@ def test_a_sketch_is_near_what_is_exact() -> None:
     random = np.random.default_rng(0)
     values = [random.exponential(1, 50_000).astype(np.float32) for _ in range(12)]
     exact, sketched = fit(*({"x": v} for v in values))[0]["x"], fit(*({"x": v} for v in values), most_bytes=0)
-    one = sketched[0]["x"]
-    assert isinstance(one, Numeric)
+    sketch = sketched[0]["x"]
+    assert isinstance(sketch, Numeric)
     assert isinstance(exact, Numeric)
-    np.testing.assert_allclose(one.moments, exact.moments, rtol=1e-12)
+    np.testing.assert_allclose(sketch.moments, exact.moments, rtol=1e-12)
     everything = np.sort(np.concatenate(values))
-    below = np.searchsorted(everything, one.edges) / len(everything)
-    np.testing.assert_allclose(np.cumsum(one.counts)[: len(below)] / len(everything), below, atol=0.0014)
+    below = np.searchsorted(everything, sketch.edges) / len(everything)
+    np.testing.assert_allclose(np.cumsum(sketch.counts)[: len(below)] / len(everything), below, atol=0.0014)
     np.testing.assert_allclose(np.searchsorted(everything, exact.edges) / len(everything), below, atol=0.0014)
-    assert one.gaps.sum() < exact.gaps.sum() == len(everything) + 1  # it is trusted less
+    assert sketch.gaps.sum() < exact.gaps.sum() == len(everything) + 1  # it is trusted less
 
 
 @pytest.mark.parametrize("most_bytes", [math.inf, 0])
@@ -189,14 +189,14 @@ def test_categories_that_alternate_are_in_both_halves(cut: int) -> None:
     """With one that is rare, so that one half names them and the other is counted."""
     rows = np.array(["left", "right"] * 500)
     rows[100] = "rare"
-    (found,) = fit({"a": rows[:cut]}, {"a": rows[cut:]})[0].values()
-    assert isinstance(found, Categorical)
-    known = dict(zip(found.categories, found.counts.tolist(), strict=False))
-    assert 200 < known["left"] < 300
-    assert 200 < known["right"] < 300
-    assert found.rows == 500
+    (reference,) = fit({"a": rows[:cut]}, {"a": rows[cut:]})[0].values()
+    assert isinstance(reference, Categorical)
+    counts = dict(zip(reference.categories, reference.counts.tolist(), strict=False))
+    assert 200 < counts["left"] < 300
+    assert 200 < counts["right"] < 300
+    assert reference.rows == 500
     (whole,) = fit({"a": rows})[0].values()
-    assert whole.counts.tolist() == found.counts.tolist()
+    assert whole.counts.tolist() == reference.counts.tolist()
 
 
 @pytest.mark.parametrize(("first", "most_bytes"), [(0, math.inf), (1, math.inf), (0, 0)])

@@ -138,12 +138,12 @@ def test_a_saved_profile_is_the_same(profile: Profile, tmp_path: Path) -> None:
     profile.save(tmp_path / "profile.arrow")
     loaded = Profile.load(tmp_path / "profile.arrow")
     assert loaded.names == profile.names
-    for one, two in zip(profile.references, loaded.references, strict=True):
+    for reference, loaded_reference in zip(profile.references, loaded.references, strict=True):
         for field in ("counts", "split", "gaps"):
-            np.testing.assert_array_equal(getattr(one, field), getattr(two, field))
-        if isinstance(one, Numeric):
-            assert isinstance(two, Numeric)
-            np.testing.assert_array_equal(one.edges, two.edges)
+            np.testing.assert_array_equal(getattr(reference, field), getattr(loaded_reference, field))
+        if isinstance(reference, Numeric):
+            assert isinstance(loaded_reference, Numeric)
+            np.testing.assert_array_equal(reference.edges, loaded_reference.edges)
     assert loaded.whole.names == profile.whole.names
     for field in ("scaling", "features", "comoments"):
         np.testing.assert_array_equal(getattr(profile.whole, field), getattr(loaded.whole, field))

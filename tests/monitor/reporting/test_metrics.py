@@ -26,7 +26,7 @@ def test_an_onset_is_a_time_only_where_the_rows_before_it_were_watched() -> None
     monitor = watched.ready()
     monitor.observe(rows(2_000, 2, 0))
     monitor.observe(rows(1_000, 2, 2))
-    found = {
+    samples = {
         metric.name: {
             sample.labels["column"]: sample.value
             for sample in metric.samples
@@ -36,11 +36,11 @@ def test_an_onset_is_a_time_only_where_the_rows_before_it_were_watched() -> None
     }
     watched.observer.close()
     onsets = {one.column: one.onset for one in monitor.signals if one.kind == "alarm"}
-    assert found["driftline_signal"] == {"x_0": 1, "x_1": 1}
+    assert samples["driftline_signal"] == {"x_0": 1, "x_1": 1}
     assert onsets["x_0"] is not None
     assert onsets["x_0"].first
     assert onsets["x_1"] is not None
-    assert found["driftline_signal_onset_timestamp_seconds"] == {"x_1": onsets["x_1"].when.timestamp()}
+    assert samples["driftline_signal_onset_timestamp_seconds"] == {"x_1": onsets["x_1"].when.timestamp()}
 
 
 def test_alarms_that_were_not_posted_are_counted_where_there_is_a_webhook() -> None:

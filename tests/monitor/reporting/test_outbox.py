@@ -36,26 +36,26 @@ def test_an_item_that_fails_is_logged_and_the_next_is_done(caplog: pytest.LogCap
 
 
 def test_the_oldest_is_dropped_for_what_finds_it_full(caplog: pytest.LogCaptureFixture) -> None:
-    go, taken, done = threading.Event(), threading.Event(), []
+    release, started, done = threading.Event(), threading.Event(), []
 
     def work(item: int) -> None:
-        taken.set()
-        go.wait(30)
+        started.set()
+        release.wait(30)
         done.append(item)
 
     outbox = Outbox(work, "test", size=2)
     outbox.put(0)
-    assert taken.wait(30)
+    assert started.wait(30)
     for item in range(1, 6):
         outbox.put(item)
     assert outbox.waiting == 2
-    go.set()
+    release.set()
     outbox.close()
     assert done == [0, 4, 5]
     assert outbox.dropped == 3
-    first, rest = (line for line in caplog.messages if "dropped" in line)
+    first, second = (line for line in caplog.messages if "dropped" in line)
     assert first == "test: 2 wait already, so the oldest were dropped, 1 in all: 1"
-    assert rest == "test: 2 wait already, so the oldest were dropped, 2 in all: 2, 3"
+    assert second == "test: 2 wait already, so the oldest were dropped, 2 in all: 2, 3"
 
 
 def test_closing_wakes_whoever_rests_between_attempts() -> None:
@@ -82,19 +82,19 @@ def test_nothing_to_do_starts_no_thread() -> None:
 
 
 def test_what_is_not_done_when_it_closes_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    go, taken = threading.Event(), threading.Event()
+    release, started = threading.Event(), threading.Event()
 
     def work(item: int) -> None:
-        taken.set()
-        go.wait(30)
+        started.set()
+        release.wait(30)
 
     outbox = Outbox(work, "test")
     for item in range(3):
         outbox.put(item)
-    assert taken.wait(30)
+    assert started.wait(30)
     assert outbox.close(0.1) == [0, 1, 2]
     assert "test: not done in 0.1 s; 2 more wait and are lost" in caplog.text
-    go.set()
+    release.set()
 
 
 def test_while_no_thread_can_be_had_items_wait(

@@ -18,7 +18,7 @@ from rich.console import Console
 from scipy.stats import ks_2samp
 
 from driftline.errors import BadRequest
-from driftline.monitor.comparison.comparing import Counted
+from driftline.monitor.comparison.comparing import ColumnCounts
 from driftline.monitor.comparison.statistics import Statistic
 from driftline.monitor.comparison.wording import CLOSER, NONE, describe_all
 from driftline.monitor.detection.signals import Signal, log_signals
@@ -40,8 +40,10 @@ def count(reference: Reference, values: Any) -> tuple[np.ndarray, np.ndarray | N
     """Counts, and moments of numbers, the plain way."""
     if not isinstance(reference, Numeric):
         bins = {name: index for index, name in enumerate(reference.categories)}
-        found = [reference.missing if x is None else bins.get(str(x), reference.unseen) for x in values]
-        return np.bincount(found, minlength=len(reference.counts)).astype(np.int64), None
+        bins_of_values = [
+            reference.missing if x is None else bins.get(str(x), reference.unseen) for x in values
+        ]
+        return np.bincount(bins_of_values, minlength=len(reference.counts)).astype(np.int64), None
     x = np.asarray(values, np.float32)
     finite = x[np.isfinite(x)].astype(np.float64)
     inner = np.bincount(
@@ -101,14 +103,14 @@ def only(reference: Any, live: Any) -> report.ColumnReport:
     """The report of one column."""
     profile = Profile.fit({"x": reference})
     counts, moments = count(profile["x"], live)
-    return report.of_columns([Counted(profile["x"], counts, moments)])[0]
+    return report.of_columns([ColumnCounts(profile["x"], counts, moments)])[0]
 
 
 def test_nothing_stands_out_when_nothing_has_changed(profile: Profile) -> None:
-    found = report.of(profile, window(profile, data(2_000, seed=1)))
-    assert found.rows == 2_000
-    assert found.reference_rows == 5_000
-    for column in found.columns:
+    drift = report.of(profile, window(profile, data(2_000, seed=1)))
+    assert drift.rows == 2_000
+    assert drift.reference_rows == 5_000
+    for column in drift.columns:
         psi = column.statistics["psi"]
         assert psi.value <= 4 * (psi.null or 0), column.name
         expected = BOTH | (NUMERIC if column.kind == "numeric" else {"unseen"})
@@ -120,9 +122,9 @@ def test_nothing_stands_out_when_nothing_has_changed(profile: Profile) -> None:
         assert column.rows == 2_000
         assert column.reference_shares.sum() == pytest.approx(1)
         assert column.current_shares.sum() == pytest.approx(1)
-    for statistic in found.whole.values():
+    for statistic in drift.whole.values():
         assert statistic.value <= 2 * (statistic.null or 0)
-    assert found["normal"].statistics["kolmogorov_smirnov"].p > 0.001  # type: ignore[operator]
+    assert drift["normal"].statistics["kolmogorov_smirnov"].p > 0.001  # type: ignore[operator]
 
 
 def test_chi_square_is_left_out_if_pooling_leaves_one_bin() -> None:
@@ -264,14 +266,14 @@ def test_where_the_shape_says_more_than_the_mean_it_is_told_first() -> None:
 def test_out_of_range_is_told_with_its_side() -> None:
     values = np.linspace(3, 71, 5_000)
     usual, low, high = values[:400], [-5.0] * 100, [90.0] * 100
-    told = [
+    cases = [
         ([*usual, *low], "below 3, the reference minimum: 0 % -> 20 %"),
         ([*usual, *high], "above 71, the reference maximum: 0 % -> 20 %"),
         ([*usual, *low, *high[:10]], "below 3, the reference minimum: 0 % -> 20 %"),
         ([*usual, *low, *high[:20]], "out of 3 to 71: 0 % -> 23 %"),
     ]
-    for now, words in told:
-        assert words in only(values, np.array(now)).words
+    for live, words in cases:
+        assert words in only(values, np.array(live)).words
 
 
 def test_a_mean_is_told_with_the_digits_that_its_change_has() -> None:
@@ -282,14 +284,16 @@ def test_a_mean_is_told_with_the_digits_that_its_change_has() -> None:
 
 
 def test_a_change_is_not_told_again_beside_its_alarm(profile: Profile) -> None:
-    told = {("alarm", "n"), ("change", "n"), ("change", "c")}
-    both = [Signal(kind, "m", 1, name, NOON, 9, 15.0, (), {}, f"{kind} of {name}") for kind, name in told]
-    found = report.of(profile, window(profile, data(200)), both)
-    for text in shows(found):
+    raised = {("alarm", "n"), ("change", "n"), ("change", "c")}
+    signals = [
+        Signal(kind, "m", 1, name, NOON, 9, 15.0, (), {}, f"{kind} of {name}") for kind, name in raised
+    ]
+    drift = report.of(profile, window(profile, data(200)), signals)
+    for text in shows(drift):
         assert "alarm of n" in text
         assert "change of c" in text
         assert "change of n" not in text
-    assert len(found.to_dict()["changes"]) == 2
+    assert len(drift.to_dict()["changes"]) == 2
 
 
 def test_what_repeats_never_or_always_is_explained() -> None:
@@ -354,9 +358,11 @@ def test_an_empty_window_has_no_statistics(profile: Profile) -> None:
 
 
 def test_a_reference_without_rows_leaves_counts(profile: Profile) -> None:
-    nothing = Numeric("x", np.zeros(0, np.float32), np.zeros(4, np.int64), *[np.zeros(0)] * 2, np.zeros(5))
-    counts, moments = count(nothing, [1.0, 3.0, np.nan, np.inf])
-    (column,) = report.of_columns([Counted(nothing, counts, moments)])
+    empty_reference = Numeric(
+        "x", np.zeros(0, np.float32), np.zeros(4, np.int64), *[np.zeros(0)] * 2, np.zeros(5)
+    )
+    counts, moments = count(empty_reference, [1.0, 3.0, np.nan, np.inf])
+    (column,) = report.of_columns([ColumnCounts(empty_reference, counts, moments)])
     assert not column.statistics
     assert column.note == "no reference: only counted"
     assert column.facts == {
@@ -526,7 +532,7 @@ def test_a_histogram_says_where_it_begins_and_ends() -> None:
     assert labels(only(usual, [*usual, 1e6])) == ["0", "> 19.6"]
     days = np.array(["2026-03-01", "2026-03-09"], "M8[D]").repeat(50)
     profile = Profile.fit({"x": days})
-    counted = Counted(profile["x"], *count(profile["x"], days.astype("M8[us]").astype(np.int64)))
+    counted = ColumnCounts(profile["x"], *count(profile["x"], days.astype("M8[us]").astype(np.int64)))
     dated = labels(report.of_columns([counted])[0])
     assert [each[:10] for each in dated] == ["2026-03-01", "2026-03-09"]
     assert labels(only(np.full(100, np.nan), [np.nan])) == ["missing"]

@@ -42,7 +42,9 @@ def codec(datatype: str = "FP32", shape: tuple[int, ...] = (-1,)) -> GrpcCodec:
     return GrpcCodec(signature(datatype, shape), "model", 3)
 
 
-def asked(datatype: str = "FP32", shape: tuple[int, ...] = (1,), *raw: bytes, **contents: Any) -> Received:
+def request_of(
+    datatype: str = "FP32", shape: tuple[int, ...] = (1,), *raw: bytes, **contents: Any
+) -> Received:
     message = ModelInferRequest(model_name="model", id="7", raw_input_contents=raw)
     tensor = message.inputs.add(name="x", datatype=datatype, shape=shape)
     for field, values in contents.items():
@@ -53,7 +55,7 @@ def asked(datatype: str = "FP32", shape: tuple[int, ...] = (1,), *raw: bytes, **
 @pytest.mark.parametrize("datatype", sorted(TYPED))
 def test_typed_contents(datatype: str) -> None:
     field, values = TYPED[datatype]
-    decoded = codec(datatype).decode(asked(datatype, (3,), **{field: values}))
+    decoded = codec(datatype).decode(request_of(datatype, (3,), **{field: values}))
     texts = [value.decode() for value in values] if datatype == "BYTES" else values
     expected = np.array(texts, DATATYPES[datatype].dtype)
     assert decoded.inputs["x"].dtype == expected.dtype
@@ -69,18 +71,18 @@ def test_raw_contents_there_and_back(datatype: str, data: st.DataObject) -> None
         limits = np.iinfo(DATATYPES[datatype].dtype)
         values = st.integers(int(limits.min), int(limits.max))
     shape = (data.draw(st.integers(0, 3)), data.draw(st.integers(0, 3)))
-    given_values = data.draw(st.lists(values, min_size=math.prod(shape), max_size=math.prod(shape)))
-    content = naive.tensor_bytes(datatype, given_values)
+    values_drawn = data.draw(st.lists(values, min_size=math.prod(shape), max_size=math.prod(shape)))
+    content = naive.tensor_bytes(datatype, values_drawn)
     echo = codec(datatype, (-1, -1))
-    decoded = echo.decode(asked(datatype, shape, content))
-    answer = ModelInferResponse.FromString(echo.encode(decoded, {"y": decoded.inputs["x"]})[0])
-    assert (answer.model_name, answer.model_version, answer.id) == ("model", "3", "7")
-    (output,) = answer.outputs
+    decoded = echo.decode(request_of(datatype, shape, content))
+    response = ModelInferResponse.FromString(echo.encode(decoded, {"y": decoded.inputs["x"]})[0])
+    assert (response.model_name, response.model_version, response.id) == ("model", "3", "7")
+    (output,) = response.outputs
     assert (output.name, output.datatype, tuple(output.shape)) == ("y", datatype, shape)
-    assert list(answer.raw_output_contents) == [content]
+    assert list(response.raw_output_contents) == [content]
     # And what is logged of it is what would have been asked and answered over REST.
-    rest = V2Codec(signature(datatype, (-1, -1)), "model", 3)
-    again = rest.decode(*as_rest_request(asked(datatype, shape, content)))
+    rest_codec = V2Codec(signature(datatype, (-1, -1)), "model", 3)
+    again = rest_codec.decode(*as_rest_request(request_of(datatype, shape, content)))
     np.testing.assert_array_equal(again.inputs["x"], decoded.inputs["x"])
     body, length = echo.as_rest(decoded, {"y": decoded.inputs["x"]})
     assert body[length:] == content
@@ -88,13 +90,13 @@ def test_raw_contents_there_and_back(datatype: str, data: st.DataObject) -> None
 
 
 def test_aligned_tensors_are_not_copied() -> None:
-    received = asked("UINT8", (2**16,), bytes(2**16))
+    received = request_of("UINT8", (2**16,), bytes(2**16))
     inputs = codec("UINT8").decode(received).inputs
     assert np.shares_memory(inputs["x"], np.frombuffer(received.raw[0], np.uint8))
 
 
 def test_typed_contents_are_logged_as_json() -> None:
-    body, length = as_rest_request(asked("BYTES", (2,), bytes_contents=[b"a", b"\xff"]))
+    body, length = as_rest_request(request_of("BYTES", (2,), bytes_contents=[b"a", b"\xff"]))
     assert length == len(body)
     assert json.loads(body)["inputs"][0]["data"] == ["a", "\N{REPLACEMENT CHARACTER}"]
 
@@ -102,23 +104,26 @@ def test_typed_contents_are_logged_as_json() -> None:
 @pytest.mark.parametrize(
     ("received", "message"),
     [
-        (asked("FP32", (2,), b"1234"), r"input 'x': expected 8 bytes for FP32 \[2\], got 4"),
-        (asked("FP32", (1, 1), b"1234"), r"input 'x': expected shape \[-1\], got \[1, 1\]"),
-        (asked("FP32", (-1,), b"1234"), r"input 'x': expected shape \[-1\], got \[-1\]; -1 stands for"),
-        (asked("FP64", (1,), b"12345678"), "input 'x': expected datatype FP32, got 'FP64'"),
-        (asked("FP32", (1,), b"", b""), "'raw_input_contents': expected 1, one for each input, got 2"),
+        (request_of("FP32", (2,), b"1234"), r"input 'x': expected 8 bytes for FP32 \[2\], got 4"),
+        (request_of("FP32", (1, 1), b"1234"), r"input 'x': expected shape \[-1\], got \[1, 1\]"),
+        (request_of("FP32", (-1,), b"1234"), r"input 'x': expected shape \[-1\], got \[-1\]; -1 stands for"),
+        (request_of("FP64", (1,), b"12345678"), "input 'x': expected datatype FP32, got 'FP64'"),
+        (request_of("FP32", (1,), b"", b""), "'raw_input_contents': expected 1, one for each input, got 2"),
         (
-            asked("FP32", (1,), b"1234", fp32_contents=[1]),
+            request_of("FP32", (1,), b"1234", fp32_contents=[1]),
             "input 'x': expected raw_input_contents alone, got fp32_contents too",
         ),
         (
-            asked("FP32", (1,), fp64_contents=[1]),
+            request_of("FP32", (1,), fp64_contents=[1]),
             "input 'x': expected fp32_contents for FP32, got fp64_contents",
         ),
-        (asked("FP32", (2,), fp32_contents=[1]), r"input 'x': expected 2 elements for shape \[2\], got 1"),
-        (asked("FP32", (1,)), r"input 'x': expected 1 elements for shape \[1\], got 0"),
-        (asked("FP16", (1,)), "input 'x': expected FP16 in raw_input_contents, got contents"),
-        (asked("FP8", (1,)), "input 'x': expected datatype FP32, got 'FP8'"),
+        (
+            request_of("FP32", (2,), fp32_contents=[1]),
+            r"input 'x': expected 2 elements for shape \[2\], got 1",
+        ),
+        (request_of("FP32", (1,)), r"input 'x': expected 1 elements for shape \[1\], got 0"),
+        (request_of("FP16", (1,)), "input 'x': expected FP16 in raw_input_contents, got contents"),
+        (request_of("FP8", (1,)), "input 'x': expected datatype FP32, got 'FP8'"),
         (read(b""), "'inputs': expected a list of tensors, got \\[\\]"),
     ],
 )
@@ -129,11 +134,11 @@ def test_refusals(received: Received, message: str) -> None:
 
 def test_integers_beyond_their_datatype_are_refused() -> None:
     with pytest.raises(BadRequest, match="input 'x': expected INT8 values from -128 to 127, got 128"):
-        codec("INT8").decode(asked("INT8", (1,), int_contents=[128]))
+        codec("INT8").decode(request_of("INT8", (1,), int_contents=[128]))
 
 
 def test_parameters_are_those_of_rest() -> None:
-    received = asked("FP32", (1,), b"1234")
+    received = request_of("FP32", (1,), b"1234")
     parameters = received.message.parameters
     parameters["timeout"].int64_param = 5
     parameters["priority"].uint64_param = 1
@@ -151,24 +156,24 @@ def test_parameters_are_those_of_rest() -> None:
 
 
 def test_what_is_made_pythons_one_by_one_has_an_end() -> None:
-    many = "expected at most 16384 tensors and parameters, got 20001"
-    received = asked("FP32", (1,), b"1234")
+    message = "expected at most 16384 tensors and parameters, got 20001"
+    received = request_of("FP32", (1,), b"1234")
     for _ in range(20_000):
         received.message.inputs.add()
-    with pytest.raises(BadRequest, match=many):
+    with pytest.raises(BadRequest, match=message):
         codec().decode(received)
-    received = asked("FP32", (1,), b"1234")
+    received = request_of("FP32", (1,), b"1234")
     for number in range(20_000):
         received.message.inputs[0].parameters[f"p{number}"].bool_param = True
-    with pytest.raises(BadRequest, match=many):
+    with pytest.raises(BadRequest, match=message):
         codec().decode(received)
-    received = asked("FP32", (1,) * 10**6, b"1234")
+    received = request_of("FP32", (1,) * 10**6, b"1234")
     with pytest.raises(BadRequest, match="input 'x': expected shape"):
         codec().decode(received)
 
 
 def test_outputs_that_are_asked_for() -> None:
-    received = asked("FP32", (1,), b"1234")
+    received = request_of("FP32", (1,), b"1234")
     received.message.outputs.add(name="z")
     with pytest.raises(BadRequest, match="output 'z': the model has no such output; it has: y"):
         codec().decode(received)
@@ -179,22 +184,22 @@ def test_outputs_that_are_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given_us", "seconds", "expected"),
+    ("timeout_us", "seconds", "expected"),
     [(None, 1.5, 1_500_000), (0, 1.5, 1_500_000), (7, 1.5, 7), (9_000_000, 1.5, 1_500_000), (None, 0.0, 1)],
 )
 def test_a_request_waits_no_longer_than_its_client(
-    given_us: int | None, seconds: float, expected: int
+    timeout_us: int | None, seconds: float, expected: int
 ) -> None:
-    received = asked("FP32", (1,), b"1234")
-    if given_us is not None:
-        received.message.parameters["timeout"].int64_param = given_us
+    received = request_of("FP32", (1,), b"1234")
+    if timeout_us is not None:
+        received.message.parameters["timeout"].int64_param = timeout_us
     end_within(received.message, seconds)
     assert codec().decode(received).timeout_us == expected
 
 
 def test_a_wrong_timeout_stays_wrong() -> None:
     for field, value in (("int64_param", -1), ("string_param", "1")):
-        received = asked("FP32", (1,), b"1234")
+        received = request_of("FP32", (1,), b"1234")
         setattr(received.message.parameters["timeout"], field, value)
         end_within(received.message, 1.0)
         with pytest.raises(BadRequest, match="parameter 'timeout': expected a whole number from 0"):

@@ -49,7 +49,7 @@ def python(code: str) -> str:
     return done.stdout
 
 
-def told(module: str) -> dict[str, dict[str, object]]:
+def described(module: str) -> dict[str, dict[str, object]]:
     code = TELL.format(module=module)
     if module == "ours":
         code = OURS + code.replace("from ours import DESCRIPTOR as file", "file = DESCRIPTOR")
@@ -70,16 +70,16 @@ def test_they_are_compiled_from_the_files_beside_them(tmp_path: Path) -> None:
 
 
 def test_they_are_tritons() -> None:
-    ours, theirs = told("ours"), told("tritonclient.grpc.service_pb2")
-    for answer in ANSWERS:
-        assert theirs[answer] == {}
-        del ours[answer]
+    ours, theirs = described("ours"), described("tritonclient.grpc.service_pb2")
+    for response in ANSWERS:
+        assert theirs[response] == {}
+        del ours[response]
     for name, fields in ours.items():
         assert fields.items() <= theirs[name].items(), name
 
 
 def test_they_are_kserves_and_more() -> None:
-    ours, theirs = told("ours"), told("kserve.protocol.grpc.grpc_predict_v2_pb2")
+    ours, theirs = described("ours"), described("kserve.protocol.grpc.grpc_predict_v2_pb2")
     shared = {name for name in ours if name in theirs} - REQUESTS
     assert {"inference.ModelInferRequest", "inference.ModelInferResponse", *ANSWERS} <= shared
     for name in REQUESTS:

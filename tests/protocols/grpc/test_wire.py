@@ -21,23 +21,23 @@ def request(*raw: bytes, name: str = "m") -> bytes:
 
 
 @given(st.lists(st.integers(0, 300), max_size=4), st.sampled_from([0, 1, wire.LONG]))
-def test_a_request_is_what_protobuf_reads(sizes: list[int], more: int) -> None:
-    raw = [bytes([position]) * (size + more) for position, size in enumerate(sizes)]
+def test_a_request_is_what_protobuf_reads(sizes: list[int], extra: int) -> None:
+    raw = [bytes([position]) * (size + extra) for position, size in enumerate(sizes)]
     data = request(*raw)
     received = wire.read(data)
-    assert [bytes(one) for one in received.raw] == raw
-    whole = ModelInferRequest.FromString(data)
+    assert [bytes(tensor) for tensor in received.raw] == raw
+    expected = ModelInferRequest.FromString(data)
     if len(data) >= wire.LONG:
         assert len(received.message.raw_input_contents) == 0
-        del whole.raw_input_contents[:]
-    assert received.message == whole
+        del expected.raw_input_contents[:]
+    assert received.message == expected
 
 
 def test_raw_tensors_of_a_long_request_are_where_they_came() -> None:
     data = request(b"a" * wire.LONG, b"b")
-    for one in wire.read(data).raw:
-        assert isinstance(one, memoryview)
-        assert one.obj is data
+    for tensor in wire.read(data).raw:
+        assert isinstance(tensor, memoryview)
+        assert tensor.obj is data
 
 
 def test_fields_of_other_definitions_are_passed_over() -> None:
@@ -84,4 +84,4 @@ def test_a_request_that_ends_too_soon_is_refused_or_shorter(end: int) -> None:
             wire.read(data[:end])
     else:
         received = wire.read(data[:end])
-        assert [bytes(one) for one in received.raw] == list(expected.raw_input_contents)
+        assert [bytes(tensor) for tensor in received.raw] == list(expected.raw_input_contents)

@@ -65,8 +65,10 @@ def decode(codec: MlflowCodec, document: Any) -> InferRequest:
     return codec.decode(document if isinstance(document, bytes) else json.dumps(document).encode())
 
 
-def split(rows: list[Any], names: str | None = "abc", **more: Any) -> dict[str, Any]:
-    return {"dataframe_split": {**more, **({} if names is None else {"columns": list(names)}), "data": rows}}
+def split(rows: list[Any], names: str | None = "abc", **others: Any) -> dict[str, Any]:
+    return {
+        "dataframe_split": {**others, **({} if names is None else {"columns": list(names)}), "data": rows}
+    }
 
 
 def refused(codec: MlflowCodec, document: Any, kind: type[DriftlineError] = BadRequest) -> str:
@@ -173,15 +175,15 @@ def test_a_table_without_names_that_the_model_knows_is_refused() -> None:
 
 
 def test_a_matrix_in_another_order_than_is_declared_is_taken_by_name() -> None:
-    other = Signature((replace(NAMED.inputs[0], column_names=("c", "b", "a")),), OUTPUTS, True)
-    assert decode(MlflowCodec(other, ABC), split(ROWS)).inputs["x"].tolist() == [r[::-1] for r in ROWS]
+    reordered = Signature((replace(NAMED.inputs[0], column_names=("c", "b", "a")),), OUTPUTS, True)
+    assert decode(MlflowCodec(reordered, ABC), split(ROWS)).inputs["x"].tolist() == [r[::-1] for r in ROWS]
 
 
 @pytest.mark.parametrize("datatype", ["INT64", "INT32", "UINT8"])
 @pytest.mark.parametrize("value", [1.5, None, -1e19, 2**63 + 1, 3.0])
 def test_no_format_makes_whole_numbers_of_others(datatype: str, value: float | None) -> None:
-    whole = replace(NAMED.inputs[0], datatype=DATATYPES[datatype])
-    codec = MlflowCodec(Signature((whole,), OUTPUTS, True))
+    integer_input = replace(NAMED.inputs[0], datatype=DATATYPES[datatype])
+    codec = MlflowCodec(Signature((integer_input,), OUTPUTS, True))
     rows = [[1, 2, 3], [4, 5, 6]]
     forms = [
         lambda rows: split(rows),
@@ -214,10 +216,10 @@ def test_columns_of_booleans_are_numbers_where_the_model_takes_those(
         ):
             inputs = decode(kind(model, signature), body).inputs
             assert np.concatenate(list(inputs.values()), axis=1).tolist() == numbers
-    whole = Signature((spec("a", "INT64"),), OUTPUTS, True)
-    assert decode(MlflowCodec(whole), split([[True], [False]], "a")).inputs["a"].tolist() == [1, 0]
-    assert "INT64 values, got null" in refused(MlflowCodec(whole), split([[True], [None]], "a"))
-    assert "got true at position 0" in refused(MlflowCodec(whole), split([[True], [2]], "a"))
+    integers = Signature((spec("a", "INT64"),), OUTPUTS, True)
+    assert decode(MlflowCodec(integers), split([[True], [False]], "a")).inputs["a"].tolist() == [1, 0]
+    assert "INT64 values, got null" in refused(MlflowCodec(integers), split([[True], [None]], "a"))
+    assert "got true at position 0" in refused(MlflowCodec(integers), split([[True], [2]], "a"))
     gaps = decode(CsvCodec(MATRIX), b"a,b,c\nTrue,1.5,2\n,1,2\n").inputs["x"]
     np.testing.assert_array_equal(gaps, [[1, 1.5, 2], [np.nan, 1, 2]])
 
@@ -286,10 +288,10 @@ def test_an_index_has_as_many_as_there_are_rows(
     several: list[tuple[int, int | None, bool]], signature: MlflowSignature | None
 ) -> None:
     codec = MlflowCodec(MATRIX, signature)
-    for rows, index, behind in several:
+    for rows, index, index_last in several:
         where: dict[str, Any] = {} if index is None else {"index": list(range(index))}
         table = {"columns": list("abc"), "data": ROWS[:1] * rows}
-        document = {"dataframe_split": {**table, **where} if behind else {**where, **table}}
+        document = {"dataframe_split": {**table, **where} if index_last else {**where, **table}}
         body = json.dumps(document).encode()
         try:
             form = codec.form(body, None)
@@ -533,7 +535,7 @@ def test_a_table_of_too_many_rows_is_not_read() -> None:
     assert len(body) < 5_000
     with pytest.raises(TooLarge, match="expected at most 65536 rows, got 70000"):
         ParquetCodec(MATRIX).decode(body)
-    assert len(ParquetCodec(MATRIX, most_rows=70_000).decode(body).inputs["x"]) == 70_000
+    assert len(ParquetCodec(MATRIX, max_rows=70_000).decode(body).inputs["x"]) == 70_000
 
 
 def test_columns_that_are_not_taken_are_not_read() -> None:
@@ -555,14 +557,14 @@ def test_columns_that_are_not_taken_are_not_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ["[]", "{}", '{"index_columns": 1}', '{"index_columns": [{}]}', "[" * 100_000]
+    "metadata", ["[]", "{}", '{"index_columns": 1}', '{"index_columns": [{}]}', "[" * 100_000]
 )
-def test_odd_words_of_pandas_in_a_file_are_no_fault_of_ours(said: str) -> None:
-    table = pa.table({"a": [1.0], "b": [2.0], "c": [3.0]}).replace_schema_metadata({"pandas": said})
+def test_odd_words_of_pandas_in_a_file_are_no_fault_of_ours(metadata: str) -> None:
+    table = pa.table({"a": [1.0], "b": [2.0], "c": [3.0]}).replace_schema_metadata({"pandas": metadata})
     sink = io.BytesIO()
     pa.parquet.write_table(table, sink)
     codec = ParquetCodec(MATRIX)
-    if said.startswith("[["):
+    if metadata.startswith("[["):
         assert "not a valid Parquet file" in refused(codec, sink.getvalue())
     else:
         assert decode(codec, sink.getvalue()).inputs["x"].tolist() == [[1, 2, 3]]
@@ -587,7 +589,7 @@ def test_a_file_that_says_it_is_large_is_not_read() -> None:
     one = Signature((spec("c", "BYTES", raw=True),), OUTPUTS, True)
     body = parquet({"c": ["a" * 10**6]}, compression="zstd", use_dictionary=False)
     with pytest.raises(TooLarge, match="expected at most 999999 bytes when decompressed, got 10000"):
-        ParquetCodec(one, most_bytes=999_999).decode(body)
+        ParquetCodec(one, max_bytes=999_999).decode(body)
     body = parquet({"c": ["ab", "ac"]}, use_dictionary=False, column_encoding="DELTA_BYTE_ARRAY")
     with pytest.raises(BadRequest, match=r"column 'c': expected encodings .* got DELTA_BYTE_ARRAY"):
         ParquetCodec(one).decode(body)
@@ -598,7 +600,7 @@ def test_lists_in_one_row_that_are_many_values_are_refused() -> None:
     body = parquet({"a": numbers})
     assert len(body) < 10_000
     with pytest.raises(TooLarge, match="expected at most 1000000 bytes when decompressed, got 8000000"):
-        ParquetCodec(MATRIX, most_bytes=10**6).decode(body)
+        ParquetCodec(MATRIX, max_bytes=10**6).decode(body)
 
 
 def test_a_time_zone_that_there_is_not() -> None:
@@ -754,10 +756,10 @@ def test_requests_of_a_record_each_are_read_together_as_alone(
     form = fast.form(bodies[0], None)
     assert form is not None
     assert all(map(form.fits, bodies))
-    found = form.read_all(bodies)
-    assert found.by_row
-    alone = [read_records(plain, body) for body in bodies]
-    np.testing.assert_array_equal(found.inputs["x"], np.concatenate(alone))
+    together = form.read_all(bodies)
+    assert together.by_row
+    separate = [read_records(plain, body) for body in bodies]
+    np.testing.assert_array_equal(together.inputs["x"], np.concatenate(separate))
 
 
 @given(st.lists(RECORD, min_size=2, max_size=5), STYLES)
@@ -770,10 +772,10 @@ def test_requests_of_odd_records_are_read_together_as_alone_or_not_at_all(
     if form is None or not all(map(form.fits, bodies)):
         return
     try:
-        found = form.read_all(bodies).inputs["x"]
+        together = form.read_all(bodies).inputs["x"]
     except numbers.Unread:
         return
-    np.testing.assert_array_equal(found, np.concatenate([read_records(plain, body) for body in bodies]))
+    np.testing.assert_array_equal(together, np.concatenate([read_records(plain, body) for body in bodies]))
 
 
 def test_records_that_come_together_are_read_together() -> None:

@@ -160,7 +160,7 @@ async def test_a_worker_counts_for_its_supervisor(tmp_path: Path, watched: Watch
     assert watch._counters.rows == 317
     for _ in range(6000):
         watch.follow()
-        collector.request()
+        collector.ask()
         collector.collect()
         if monitor.rows == 317:
             break

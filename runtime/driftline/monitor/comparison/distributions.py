@@ -17,19 +17,19 @@ def chi_square_tail(value: float, freedom: int) -> float:
     half = value / 2
     if half <= 0:
         return 1.0
-    powers = np.arange(freedom % 2 / 2, freedom / 2)
-    logarithms = powers * log(half) - half - np.array([lgamma(power + 1) for power in powers])
+    exponents = np.arange(freedom % 2 / 2, freedom / 2)
+    logarithms = exponents * log(half) - half - np.array([lgamma(power + 1) for power in exponents])
     return min(1.0, (erfc(sqrt(half)) if freedom % 2 else 0.0) + float(np.exp(logarithms).sum()))
 
 
-def chi_square_above(chance: float, freedom: int) -> float:
+def chi_square_upper_quantile(probability: float, freedom: int) -> float:
     """Return the value that chi-square with `freedom` degrees of freedom exceeds with this chance."""
     low, high = 0.0, 1.0
-    while chi_square_tail(high, freedom) > chance:
+    while chi_square_tail(high, freedom) > probability:
         low, high = high, 2 * high
     middle = (low + high) / 2
     while low < middle < high:
-        if chi_square_tail(middle, freedom) > chance:
+        if chi_square_tail(middle, freedom) > probability:
             low = middle
         else:
             high = middle
@@ -44,9 +44,9 @@ def kolmogorov_tail(values: Array) -> Array:
     """
     x = np.asarray(values, np.float64)[..., None]
     k = np.arange(1, 6)
-    near = np.maximum(x, 0.05)  # below, the tail is 1
-    small = np.exp(-((2 * k - 1) ** 2) * np.pi**2 / (8 * near**2)).sum(axis=-1)
-    below = np.sqrt(2 * np.pi) / near[..., 0] * small
+    clipped = np.maximum(x, 0.05)  # below, the tail is 1
+    series = np.exp(-((2 * k - 1) ** 2) * np.pi**2 / (8 * clipped**2)).sum(axis=-1)
+    below = np.sqrt(2 * np.pi) / clipped[..., 0] * series
     above = 2 * ((-1.0) ** (k - 1) * np.exp(-2 * k**2 * x**2)).sum(axis=-1)
     tail: Array = np.where(x[..., 0] < 1, 1 - below, above)
     return tail

@@ -22,13 +22,13 @@ from driftline.monitor.comparison.chance import by_chance
 from driftline.monitor.comparison.distributions import chi_square_tail, kolmogorov_tail
 from driftline.tensors import Array
 
-EXPECTED_LEAST = 5.0
+MIN_EXPECTED = 5.0
 """Bins with a smaller expected count are pooled for the chi-square test (Cochran 1954)."""
 
-_FOLKLORE = {"psi": 0.2, "jensen_shannon": 0.1, "hellinger": 0.1}
+_COMMON_THRESHOLDS = {"psi": 0.2, "jensen_shannon": 0.1, "hellinger": 0.1}
 """Thresholds commonly taken for drift."""
 
-NORMAL = 1.96
+Z_95 = 1.96
 """Standard errors on either side of its mean that hold a normal variable with 95 % probability."""
 
 
@@ -62,10 +62,10 @@ class Statistic:
     @classmethod
     def of_dict(cls, fields: Mapping[str, Any]) -> Self:
         """Return the statistic that `to_dict` wrote; None was a number that is not finite."""
-        found: dict[str, Any] = {name: nan if value is None else value for name, value in fields.items()}
+        values: dict[str, Any] = {name: nan if value is None else value for name, value in fields.items()}
         if (ends := fields.get("interval")) is not None:
-            found["interval"] = tuple(nan if end is None else end for end in ends)
-        return cls(**found)
+            values["interval"] = tuple(nan if end is None else end for end in ends)
+        return cls(**values)
 
 
 def number(value: float) -> float | None:
@@ -87,38 +87,37 @@ def distances(p: Array, q: Array) -> dict[str, list[Statistic]]:
     Thresholds are folklore: with few rows, chance alone exceeds them; with many, much less is certain drift.
     """
     a, b = _shares(p), _shares(q)
-    apart = np.abs(b - a)
+    difference = np.abs(b - a)
     roots = np.sqrt(b) - np.sqrt(a)
     values = {
         "psi": _psi(p, q),
         "jensen_shannon": _jensen_shannon(a, b),
         "hellinger": np.sqrt((roots * roots).sum(axis=1) / 2),
-        "total_variation": apart.sum(axis=1) / 2,
-        "l_infinity": apart.max(axis=1),
+        "total_variation": difference.sum(axis=1) / 2,
+        "l_infinity": difference.max(axis=1),
     }
     null = by_chance(p, q)
     return {
-        name: _each(value, null=null[name], threshold=_FOLKLORE.get(name)) for name, value in values.items()
+        name: _statistics(value, null=null[name], threshold=_COMMON_THRESHOLDS.get(name))
+        for name, value in values.items()
     }
 
 
 def _psi(p: Array, q: Array) -> Array:
-    some = (p > 0) | (q > 0)
-    bins = some.sum(axis=1, keepdims=True)
-    prior = np.where((some & ((p == 0) | (q == 0))).any(axis=1, keepdims=True), 0.5, 0.0)
+    occupied = (p > 0) | (q > 0)
+    bins = occupied.sum(axis=1, keepdims=True)
+    prior = np.where((occupied & ((p == 0) | (q == 0))).any(axis=1, keepdims=True), 0.5, 0.0)
     m, n = p.sum(axis=1, keepdims=True), q.sum(axis=1, keepdims=True)
     a, b = (p + prior) / (m + prior * bins), (q + prior) / (n + prior * bins)
-    a, b = np.where(some, a, 1.0), np.where(some, b, 1.0)
+    a, b = np.where(occupied, a, 1.0), np.where(occupied, b, 1.0)
     return np.asarray(((b - a) * np.log(b / a)).sum(axis=1))
 
 
 def _jensen_shannon(a: Array, b: Array) -> Array:
-    middle = a + b
-    middle[middle == 0] = 1.0
+    total = a + b
+    total[total == 0] = 1.0
     # 0 ln 0 is 0, so an empty bin takes the logarithm of 1.
-    terms = a * np.log(np.where(a > 0, 2 * a / middle, 1.0)) + b * np.log(
-        np.where(b > 0, 2 * b / middle, 1.0)
-    )
+    terms = a * np.log(np.where(a > 0, 2 * a / total, 1.0)) + b * np.log(np.where(b > 0, 2 * b / total, 1.0))
     return np.asarray(np.sqrt(np.maximum(terms.sum(axis=1) / 2, 0.0)))
 
 
@@ -131,7 +130,7 @@ def kolmogorov_smirnov(p: Array, q: Array) -> list[Statistic]:
     """
     m, n = p.sum(axis=1), q.sum(axis=1)
     distance = np.abs(np.cumsum(_shares(q), axis=1) - np.cumsum(_shares(p), axis=1)).max(axis=1)
-    return _each(distance, p=kolmogorov_tail(distance * np.sqrt(n * (m / (n + m)))))
+    return _statistics(distance, p=kolmogorov_tail(distance * np.sqrt(n * (m / (n + m)))))
 
 
 def chi_square(p: Array, q: Array) -> list[Statistic]:
@@ -142,23 +141,24 @@ def chi_square(p: Array, q: Array) -> list[Statistic]:
     """
     m, n = p.sum(axis=1, keepdims=True), q.sum(axis=1, keepdims=True)
     share = n / (m + n)
-    both = p + q
-    least = EXPECTED_LEAST / np.minimum(share, 1 - share)
-    few = both < least
-    pool = (both * few).sum(axis=1, keepdims=True)
-    following = np.where(few, np.inf, both).argmin(axis=1)
-    few[np.arange(len(few)), following] |= ((pool > 0) & (pool < least))[:, 0]
-    pool = (both * few).sum(axis=1, keepdims=True)
-    both = np.concatenate([both * ~few, pool], axis=1)
-    seen = np.concatenate([q * ~few, (q * few).sum(axis=1, keepdims=True)], axis=1)
-    squares = (seen - both * share) ** 2 / np.maximum(both, 1)
+    pooled = p + q
+    min_pooled = MIN_EXPECTED / np.minimum(share, 1 - share)
+    is_few = pooled < min_pooled
+    pool = (pooled * is_few).sum(axis=1, keepdims=True)
+    next_smallest = np.where(is_few, np.inf, pooled).argmin(axis=1)
+    is_few[np.arange(len(is_few)), next_smallest] |= ((pool > 0) & (pool < min_pooled))[:, 0]
+    pool = (pooled * is_few).sum(axis=1, keepdims=True)
+    pooled = np.concatenate([pooled * ~is_few, pool], axis=1)
+    observed = np.concatenate([q * ~is_few, (q * is_few).sum(axis=1, keepdims=True)], axis=1)
+    squares = (observed - pooled * share) ** 2 / np.maximum(pooled, 1)
     value = squares.sum(axis=1) / (share * (1 - share))[:, 0]
-    freedom = (both > 0).sum(axis=1) - 1.0
+    freedom = (pooled > 0).sum(axis=1) - 1.0
     value[freedom == 0] = 0.0
-    chance = [
-        chi_square_tail(*each) for each in zip(value.tolist(), freedom.astype(int).tolist(), strict=True)
+    tails = [
+        chi_square_tail(*value_and_freedom)
+        for value_and_freedom in zip(value.tolist(), freedom.astype(int).tolist(), strict=True)
     ]
-    return _each(value, null=freedom, p=np.array(chance))
+    return _statistics(value, null=freedom, p=np.array(tails))
 
 
 def wasserstein(
@@ -178,17 +178,17 @@ def wasserstein(
     probability of one there; the distance of the means is that of two samples.
     """
     width = np.diff(points, axis=1) / sd[:, None]
-    apart = q - p
-    left, right = apart[:, :-1], apart[:, 1:]
-    both = np.abs(left) + np.abs(right)
-    crossing = (left * left + right * right) / np.where(both > 0, both, 1.0)
-    area = np.where(left * right >= 0, both, crossing) / 2
+    difference = q - p
+    left, right = difference[:, :-1], difference[:, 1:]
+    magnitude = np.abs(left) + np.abs(right)
+    crossing = (left * left + right * right) / np.where(magnitude > 0, magnitude, 1.0)
+    area = np.where(left * right >= 0, magnitude, crossing) / 2
     pooled = (m[:, None] * p + n[:, None] * q) / (m + n)[:, None]
     variance = pooled * (1 - pooled)
     error = np.minimum(np.sqrt(2 / np.pi * (1 / m + 1 / n)[:, None] * variance), 2 * variance)
     area_by_chance = ((error[:, :-1] + error[:, 1:]) / 2 * width).sum(axis=1)
     null = np.maximum(area_by_chance, np.sqrt(2 / np.pi * (1 / m + 1 / n)))
-    return _each(np.maximum((area * width).sum(axis=1), np.abs(shift)), null=null, threshold=0.1)
+    return _statistics(np.maximum((area * width).sum(axis=1), np.abs(shift)), null=null, threshold=0.1)
 
 
 def mean_shift(mean_p: Array, sd_p: Array, m: Array, mean_q: Array, sd_q: Array, n: Array) -> list[Statistic]:
@@ -197,8 +197,8 @@ def mean_shift(mean_p: Array, sd_p: Array, m: Array, mean_q: Array, sd_q: Array,
     All (columns,), of m and n finite values; sd_p is above 0.
     """
     shift = (mean_q - mean_p) / sd_p
-    error = NORMAL * np.sqrt(1 / m + (sd_q / sd_p) ** 2 / n)
-    return _each(shift, null=np.zeros(len(shift)), interval=(shift - error, shift + error))
+    error = Z_95 * np.sqrt(1 / m + (sd_q / sd_p) ** 2 / n)
+    return _statistics(shift, null=np.zeros(len(shift)), interval=(shift - error, shift + error))
 
 
 def rate_change(c: Array, m: Array, d: Array, n: Array, extremes: int = 0) -> list[Statistic]:
@@ -209,17 +209,15 @@ def rate_change(c: Array, m: Array, d: Array, n: Array, extremes: int = 0) -> li
     """
     value = d / n - c / m
     if not extremes:
-        return _each(value, null=np.zeros(len(value)), interval=rate_interval(c, m, d, n))
+        return _statistics(value, null=np.zeros(len(value)), interval=rate_interval(c, m, d, n))
     null = (c + extremes) / (m + 1) - c / m
-    return _each(value, null=null, interval=rate_interval(c + extremes, m + 1, d, n))
+    return _statistics(value, null=null, interval=rate_interval(c + extremes, m + 1, d, n))
 
 
-def rate_interval(
-    c: Array, m: Array | int, d: Array, n: Array | int, normal: float = NORMAL
-) -> tuple[Array, Array]:
-    """Return bounds of d / n - c / m, `normal` standard errors on either side (Agresti and Caffo 2000)."""
+def rate_interval(c: Array, m: Array | int, d: Array, n: Array | int, z: float = Z_95) -> tuple[Array, Array]:
+    """Return bounds of d / n - c / m, `z` standard errors on either side (Agresti and Caffo 2000)."""
     a, b = (c + 1) / (m + 2), (d + 1) / (n + 2)
-    error = normal * np.sqrt(a * (1 - a) / (m + 2) + b * (1 - b) / (n + 2))
+    error = z * np.sqrt(a * (1 - a) / (m + 2) + b * (1 - b) / (n + 2))
     return b - a - error, b - a + error
 
 
@@ -246,11 +244,11 @@ def correlation_shift(p: Array, q: Array, m: float, n: float) -> tuple[Statistic
         return Statistic(0.0), Statistic(0.0)
     errors = (1 - p[above] ** 2) * np.sqrt(1 / m + 1 / n)
     count = len(errors)
-    most = NormalDist().inv_cdf((1 + exp(-exp(-np.euler_gamma)) ** (1 / count)) / 2)
-    norm = sqrt(1 - 1 / (2 * count) + 1 / (8 * count**2))
+    largest = NormalDist().inv_cdf((1 + exp(-exp(-np.euler_gamma)) ** (1 / count)) / 2)
+    chi_mean = sqrt(1 - 1 / (2 * count) + 1 / (8 * count**2))
     return (
-        Statistic(float(np.abs(change).max()), float(errors.max() * most)),
-        Statistic(float(np.linalg.norm(change)), float(np.linalg.norm(errors) * norm)),
+        Statistic(float(np.abs(change).max()), float(errors.max() * largest)),
+        Statistic(float(np.linalg.norm(change)), float(np.linalg.norm(errors) * chi_mean)),
     )
 
 
@@ -258,7 +256,7 @@ def _shares(counts: Array) -> Array:
     return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
 
-def _each(
+def _statistics(
     value: Array,
     *,
     null: Array | None = None,

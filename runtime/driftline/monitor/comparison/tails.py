@@ -12,10 +12,10 @@ import numpy as np
 
 from driftline.tensors import Array
 
-_STEPS = 12
+_TAIL_POINTS = 12
 """Points in each part of a tail: within the reference's extreme, and beyond it."""
 
-_LAST = 0.5
+_ROWS_BEYOND_LAST = 0.5
 """Rows assumed to be farther out than the last one."""
 
 
@@ -40,44 +40,48 @@ def distribution_functions(
     middle = edges[row, (last + 1) // 2]
     left, left_counts = _tail(-inner, -middle, -edges[:, 0], -least, (below[:, row, low], below[:, :, 0]))
     right, right_counts = _tail(
-        outer, middle, edges[row, last], greatest, tuple(rows - below[:, row, at] for at in (high, last))
+        outer, middle, edges[row, last], greatest, tuple(rows - below[:, row, edge] for edge in (high, last))
     )
-    place = np.clip(np.arange(edges.shape[1]) + low[:, None], low[:, None], high[:, None])
-    points = [-left[:, ::-1], np.take_along_axis(edges, place, axis=1), right]
-    counts_below = [left_counts[:, :, ::-1], below[:, row[:, None], place], rows[:, :, None] - right_counts]
+    index = np.clip(np.arange(edges.shape[1]) + low[:, None], low[:, None], high[:, None])
+    points = [-left[:, ::-1], np.take_along_axis(edges, index, axis=1), right]
+    counts_below = [left_counts[:, :, ::-1], below[:, row[:, None], index], rows[:, :, None] - right_counts]
     return np.concatenate(points, axis=1), np.concatenate(counts_below, axis=2) / rows[:, :, None]
 
 
 def _tail(
-    start: Array, middle: Array, extreme: Array, own: Array, beyond: tuple[Array, ...]
+    start: Array, middle: Array, extreme: Array, sample_extreme: Array, beyond: tuple[Array, ...]
 ) -> tuple[Array, Array]:
     """Return points of an upper tail from `start` on, and how many values of each sample are above them.
 
     middle   where distances are measured from
-    extreme  the reference's; `own` is each sample's
+    extreme  the reference's; `sample_extreme` is each sample's
     beyond   how many values of each sample are above the start, and above the extreme
     """
     scale = start - middle
     scale = np.where(scale > 0, scale, np.maximum(extreme - start, 1.0))
-    stops = 1 + np.stack([extreme - start, np.max(own, axis=0) - start]) / scale
+    stops = 1 + np.stack([extreme - start, np.max(sample_extreme, axis=0) - start]) / scale
     border, far = np.log(np.maximum.accumulate(stops))
-    ends = np.log(np.maximum(1 + (own - start) / scale, 1.0))
+    ends = np.log(np.maximum(1 + (sample_extreme - start) / scale, 1.0))
     parts = [
-        _part(np.zeros_like(border), border, ends, beyond[0], beyond[1]),
-        _part(border, far, ends, beyond[1], np.zeros_like(beyond[1])),
+        _tail_part(np.zeros_like(border), border, ends, beyond[0], beyond[1]),
+        _tail_part(border, far, ends, beyond[1], np.zeros_like(beyond[1])),
     ]
-    distances, above = (np.concatenate(each, axis=-1) for each in zip(*parts, strict=True))
+    distances, above = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
     return start[:, None] + scale[:, None] * np.expm1(distances), above
 
 
-def _part(begin: Array, end: Array, own: Array, counts: Array, beyond: Array) -> tuple[Array, Array]:
+def _tail_part(
+    begin: Array, end: Array, sample_end: Array, counts: Array, beyond: Array
+) -> tuple[Array, Array]:
     """Return logarithmic distances from `begin` to `end`, and how many values are farther out.
 
     There are `counts` at the beginning and `beyond` at the end or, if that is 0, half a row at the sample's
-    own last value.
+    last value, `sample_end`.
     """
-    at = begin[:, None] + np.linspace(0, 1, _STEPS) * (end - begin)[:, None]
-    stop = np.where(beyond > 0, end, np.clip(own, begin, end))
-    slope = np.log(np.maximum(beyond, _LAST) / np.maximum(counts, _LAST)) / np.maximum(stop - begin, 1e-12)
-    falls = counts[:, :, None] * np.exp(slope[:, :, None] * (at - begin[:, None]))
-    return at, np.where(at > stop[:, :, None] + 1e-12, 0.0, falls)
+    positions = begin[:, None] + np.linspace(0, 1, _TAIL_POINTS) * (end - begin)[:, None]
+    stop = np.where(beyond > 0, end, np.clip(sample_end, begin, end))
+    slope = np.log(
+        np.maximum(beyond, _ROWS_BEYOND_LAST) / np.maximum(counts, _ROWS_BEYOND_LAST)
+    ) / np.maximum(stop - begin, 1e-12)
+    above = counts[:, :, None] * np.exp(slope[:, :, None] * (positions - begin[:, None]))
+    return positions, np.where(positions > stop[:, :, None] + 1e-12, 0.0, above)

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from driftline.monitor.comparison.distributions import chi_square_above
+from driftline.monitor.comparison.distributions import chi_square_upper_quantile
 from driftline.monitor.detection.onset import Look, Looks, Onset
 from driftline.monitor.reference.column import Numeric, Reference
 from driftline.monitor.reference.ranks import CUTS, seed_of
@@ -95,29 +95,29 @@ class Detectors:
             detector.look(part, self._gaps, self._floored, self._radius, HALF_LIVES, self._state)
         if rows:
             self.looks.add(look)
-        found = []
-        for which, (kind, log_m) in enumerate((("change", self._state.change), ("alarm", self._state.alarm))):
+        findings = []
+        for index, (kind, log_m) in enumerate((("change", self._state.change), ("alarm", self._state.alarm))):
             # The maximum first: at nearly every look, M is far from its threshold.
             if log_m.max() >= self._threshold:
-                found += self._judge(which, kind, log_m)
-        return found
+                findings += self._judge(index, kind, log_m)
+        return findings
 
-    def _judge(self, which: int, kind: str, log_m: Array) -> list[Finding]:
+    def _judge(self, index: int, kind: str, log_m: Array) -> list[Finding]:
         mean = np.logaddexp.reduce(log_m, axis=1) - np.log(len(HALF_LIVES))
         together = float(np.logaddexp.reduce(mean) - np.log(self._columns))
         if together < self._threshold:
             return []
         order = np.argsort(-mean)
-        named = [int(column) for column in order if mean[column] >= self._threshold + np.log(self._columns)]
-        if named:
-            columns, evidence = named, [float(mean[column]) for column in named]
-            telling = len(named)
+        certain = [int(column) for column in order if mean[column] >= self._threshold + np.log(self._columns)]
+        if certain:
+            columns, evidence = certain, [float(mean[column]) for column in certain]
+            telling_count = len(certain)
         else:
             columns, evidence = [int(column) for column in order], [together]
-            telling = max(1, int((mean >= self._threshold).sum()))
-        recent = self._state.recent[columns[:telling], which, 0]
-        self._restart(which, log_m, named or slice(None))
-        return [Finding(kind, tuple(columns), not named, tuple(evidence), recent)]
+            telling_count = max(1, int((mean >= self._threshold).sum()))
+        recent = self._state.recent[columns[:telling_count], index, 0]
+        self._restart(index, log_m, certain or slice(None))
+        return [Finding(kind, tuple(columns), not certain, tuple(evidence), recent)]
 
     def onsets(self, finding: Finding, rows: int) -> list[Onset | None]:
         """Return since when each column of a finding differs, or all together; None where this is unknown.
@@ -126,33 +126,34 @@ class Detectors:
 
         Together, columns are treated as independent.
         """
-        telling = finding.columns[: len(finding.recent)]
+        columns = finding.columns[: len(finding.recent)]
         if finding.together:
-            return [self._onset(telling, finding.recent, rows)]
+            return [self._onset(columns, finding.recent, rows)]
         return [
             self._onset((column,), recent[np.newaxis], rows)
-            for column, recent in zip(telling, finding.recent, strict=True)
+            for column, recent in zip(columns, finding.recent, strict=True)
         ]
 
     def _onset(self, columns: tuple[int, ...], recent: Array, rows: int) -> Onset | None:
         """Return the onset of some columns together; `recent` (columns, BINS) are their latest rows."""
         counts = [self.looks.counts(self._ranks.bins(column)) for column in columns]
 
-        def evidence(now: Iterable[Array]) -> Array:
-            return np.asarray(np.sum(list(map(self._evidence, columns, counts, now)), axis=0))
+        def evidence(distributions: Iterable[Array]) -> Array:
+            return np.asarray(np.sum(list(map(self._evidence, columns, counts, distributions)), axis=0))
 
-        begin = self.looks.begin(evidence(recent)[0])
-        since = (
-            each[begin:].sum(axis=0) @ self._ranks.split(column)
-            for column, each in zip(columns, counts, strict=True)
+        first = self.looks.start_index(evidence(recent)[0])
+        rows_since = (
+            rows_in_bins[first:].sum(axis=0) @ self._ranks.split(column)
+            for column, rows_in_bins in zip(columns, counts, strict=True)
         )
-        return self.looks.onset(evidence(since), rows)
+        return self.looks.onset(evidence(rows_since), rows)
 
-    def _evidence(self, column: int, counts: Array, now: Array) -> Array:
-        """Return (3, looks): the log likelihood ratio of a column's counts (looks, bins) for its distribution
-        `now`, (BINS,) rows, against the reference; its expectation under the reference, and under `now`."""
+    def _evidence(self, column: int, counts: Array, present: Array) -> Array:
+        """Return (3, looks): the log likelihood ratio of a column's counts (looks, bins) for its `present`
+        distribution, (BINS,) rows, against the reference; its expectation under the reference, and under
+        `present`."""
         shares = self._gaps[column] / self._gaps[column].sum()
-        bet = now + detector.KAPPA * shares
+        bet = present + detector.KAPPA * shares
         bet /= bet.sum()
         gains = np.log(bet / shares)
         rows = counts.sum(axis=1)
@@ -160,10 +161,10 @@ class Detectors:
             [counts @ (self._ranks.split(column) @ gains), rows * (shares @ gains), rows * (bet @ gains)]
         )
 
-    def _restart(self, which: int, log_m: Array, columns: list[int] | slice) -> None:
+    def _restart(self, index: int, log_m: Array, columns: list[int] | slice) -> None:
         log_m[columns] = -np.inf
-        self._state.recent[columns, which] = 0
-        if which == 0:
+        self._state.recent[columns, index] = 0
+        if index == 0:
             self._state.seen[columns] = 0
 
     def snapshot(self) -> dict[str, Any]:
@@ -193,7 +194,9 @@ def radius(rows: Array, tolerance: float, columns: int) -> Array:
     It is the tolerated distance plus what a sample of so many rows may itself be off by: Pearson's statistic
     of m rows is about chi-square with BINS - 1 degrees of freedom.
     """
-    return np.asarray(np.sqrt(chi_square_above(DELTA / columns, BINS - 1) / rows) + np.sqrt(tolerance))
+    return np.asarray(
+        np.sqrt(chi_square_upper_quantile(DELTA / columns, BINS - 1) / rows) + np.sqrt(tolerance)
+    )
 
 
 class RankBins:
@@ -211,20 +214,22 @@ class RankBins:
         self._ends = np.cumsum([len(reference.split) for reference in references])
         self._tied = np.flatnonzero(splits.max(axis=1) != 1.0)
         target = column * BINS + splits.argmax(axis=1)
-        target[self._tied] = self._columns * BINS  # left out: `of` draws theirs
+        target[self._tied] = self._columns * BINS  # left out: `count` draws theirs
         self._target = target.astype(np.min_scalar_type(self._columns * BINS))
         self._shares = splits[self._tied] / splits[self._tied].sum(axis=1, keepdims=True)
-        self._drawn, self._first = np.unique(column[self._tied], return_index=True)
-        self.random = np.random.default_rng(seed_of(splits, *(one.counts for one in references)))
+        self._tied_columns, self._first_tied = np.unique(column[self._tied], return_index=True)
+        self.random = np.random.default_rng(seed_of(splits, *(reference.counts for reference in references)))
 
-    def of(self, counts: Array) -> Array:
+    def count(self, counts: Array) -> Array:
         """Return (columns, BINS) int64: the rows in each rank bin."""
         size = self._columns * BINS
         ranks = np.bincount(self._target, counts, size + 1)[:size].astype(np.int64)
         ranks = ranks.reshape(self._columns, BINS)
-        tied = counts[self._tied]
-        if tied.any():
-            ranks[self._drawn] += np.add.reduceat(self.random.multinomial(tied, self._shares), self._first)
+        tied_counts = counts[self._tied]
+        if tied_counts.any():
+            ranks[self._tied_columns] += np.add.reduceat(
+                self.random.multinomial(tied_counts, self._shares), self._first_tied
+            )
         return ranks
 
     def bins(self, column: int) -> slice:
@@ -240,7 +245,7 @@ class RankBins:
 
         rows  how many there are; a column may have fewer
         """
-        ranks = self.of(counts)
+        ranks = self.count(counts)
         if rows < 2 * FEW_ROWS:
             return ranks[np.newaxis]
         shares = shares_of(int(ranks.sum(axis=1).max(initial=0)))

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from driftline.monitor.detection.onset import since_when
-from driftline.monitor.detection.signals import Signal, first_of, told_of
+from driftline.monitor.detection.signals import Signal, describe_changes, join_first
 
-MANY = 3
+MIN_COLUMNS = 3
 """The fewest columns that get a hint, if they are at least half of all."""
 
 
@@ -19,35 +19,37 @@ class Group:
     kind: str
     signals: tuple[Signal, ...]
 
-    def told(self, columns: int) -> str:
+    def describe(self, columns: int) -> str:
         """Describe the group in words; `columns` is how many the model has."""
         if len(self.signals) == 1:
-            return _alone(self.signals[0])
-        names = {one.column for one in self.signals}
-        what = f"{len(names - {''}):,} of {columns:,} columns{' and of the model as a whole' * ('' in names)}"
-        worst = sorted(self.signals, key=lambda one: -_psi(one))
-        return f"{what}, {self._when()}: {told_of(worst)}{self._hint(len(names - {''}), columns)}"
+            return _describe_single(self.signals[0])
+        names = {signal.column for signal in self.signals}
+        subject = (
+            f"{len(names - {''}):,} of {columns:,} columns{' and of the model as a whole' * ('' in names)}"
+        )
+        worst = sorted(self.signals, key=lambda signal: -_psi(signal))
+        return f"{subject}, {self._when()}: {describe_changes(worst)}{self._hint(len(names - {''}), columns)}"
 
     def _when(self) -> str:
         first, last = self.signals[0], self.signals[-1]
         until = f" to {last.when:%Y-%m-%d %H:%M:%S}" if last.when != first.when else ""
         when = f"{first.when:%Y-%m-%d %H:%M:%S}{until} UTC, after {first.rows:,} rows"
-        return when + since_when(one.onset for one in self.signals)
+        return when + since_when(signal.onset for signal in self.signals)
 
-    def _hint(self, named: int, columns: int) -> str:
-        onsets = [one.onset for one in self.signals if one.onset is not None]
-        if named < MANY or 2 * named < columns or len(onsets) < len(self.signals):
+    def _hint(self, changed: int, columns: int) -> str:
+        onsets = [signal.onset for signal in self.signals if signal.onset is not None]
+        if changed < MIN_COLUMNS or 2 * changed < columns or len(onsets) < len(self.signals):
             return ""
         if all(onset.first for onset in onsets):
             return "; so many from the first row on: is the profile of data like this?"
         return "; so many about at once mostly have one cause: look first at where the data comes from"
 
 
-def _alone(signal: Signal) -> str:
-    what = signal.column or "the model as a whole"
-    named = f" ({first_of(signal.columns)})" if signal.columns else ""
+def _describe_single(signal: Signal) -> str:
+    subject = signal.column or "the model as a whole"
+    columns = f" ({join_first(signal.columns)})" if signal.columns else ""
     when = Group(signal.kind, (signal,))._when()
-    return f"{what}{named}, {when}" + (f": {signal.words}" if signal.words else "")
+    return f"{subject}{columns}, {when}" + (f": {signal.words}" if signal.words else "")
 
 
 def groups(signals: Sequence[Signal]) -> list[Group]:
@@ -56,20 +58,22 @@ def groups(signals: Sequence[Signal]) -> list[Group]:
     A group has one kind. Its first signal opens it; a later one belongs to it if it had begun by the time
     the first was raised. A change of a column that has an alarm is left out: the alarm covers it.
     """
-    alarming = {one.column for one in signals if one.kind == "alarm"}
-    found: list[list[Signal]] = []
+    columns_with_alarms = {signal.column for signal in signals if signal.kind == "alarm"}
+    grouped: list[list[Signal]] = []
     for kind in ("alarm", "change"):
-        some = [
-            one for one in signals if one.kind == kind and (kind == "alarm" or one.column not in alarming)
+        members = [
+            signal
+            for signal in signals
+            if signal.kind == kind and (kind == "alarm" or signal.column not in columns_with_alarms)
         ]
-        opened: list[Signal] = []
-        for one in sorted(some, key=lambda one: one.when):
-            begun = one.when if one.onset is None else one.onset.when
-            if not opened or begun > opened[0].when:
-                opened = []
-                found.append(opened)
-            opened.append(one)
-    return [Group(some[0].kind, tuple(some)) for some in found]
+        group: list[Signal] = []
+        for signal in sorted(members, key=lambda signal: signal.when):
+            start = signal.when if signal.onset is None else signal.onset.when
+            if not group or start > group[0].when:
+                group = []
+                grouped.append(group)
+            group.append(signal)
+    return [Group(members[0].kind, tuple(members)) for members in grouped]
 
 
 def _psi(signal: Signal) -> float:

@@ -14,7 +14,7 @@ from driftline.monitor.detection.onset import Onset, since_when
 
 log = logging.getLogger("driftline.monitor")
 
-TOLD = 3
+MAX_DESCRIBED = 3
 """How many columns are described in words when several have changed, or only all together for certain."""
 
 
@@ -48,8 +48,8 @@ class Signal:
     onset: Onset | None = None
 
     def __repr__(self) -> str:
-        whose = repr(self.column) if self.column else "the model as a whole"
-        return f"Signal({self.kind} of {whose} after {self.rows:,} rows: {self.words})"
+        subject = repr(self.column) if self.column else "the model as a whole"
+        return f"Signal({self.kind} of {subject} after {self.rows:,} rows: {self.words})"
 
     @property
     def since(self) -> str:
@@ -75,7 +75,7 @@ class Signal:
     @classmethod
     def of_dict(cls, fields: Mapping[str, Any]) -> Self:
         """Return the signal that `to_dict` wrote."""
-        statistics = {name: Statistic.of_dict(one) for name, one in fields["statistics"].items()}
+        statistics = {name: Statistic.of_dict(statistic) for name, statistic in fields["statistics"].items()}
         evidence, onset = fields["evidence"], fields.get("onset")
         return cls(
             **{key: fields[key] for key in ("kind", "model", "version", "column", "rows", "words")},
@@ -95,51 +95,53 @@ def log_signals(signals: Sequence[Signal], columns: int) -> None:
     JSON logs have a line for each signal, see `logs`: their readers handle each separately.
     """
     first = signals[0]
-    each = [{"message": _line(one), "signal": one.to_dict()} for one in signals]
+    entries = [{"message": _log_line(signal), "signal": signal.to_dict()} for signal in signals]
     level = logging.WARNING if first.kind == "alarm" else logging.INFO
     if len(signals) == 1:
-        log.log(level, "%s", each[0]["message"], extra={"signal": each[0]["signal"]})
+        log.log(level, "%s", entries[0]["message"], extra={"signal": entries[0]["signal"]})
         return
     log.log(
         level, "%s%s of %d of %d columns after %d rows%s: %s",
-        _about(first), first.kind, len(signals), columns, first.rows,
-        since_when(one.onset for one in signals), told_of(signals), extra={"each": each},
+        _model_prefix(first), first.kind, len(signals), columns, first.rows,
+        since_when(signal.onset for signal in signals), describe_changes(signals), extra={"each": entries},
     )  # fmt: skip
 
 
 def log_acknowledged(signals: Sequence[Signal]) -> None:
     """Log one line for acknowledged signals, if there were any."""
     if signals:
-        alarms_first = sorted(signals, key=lambda one: one.kind)
-        told = first_of([f"{one.kind} of {one.column or 'the model as a whole'}" for one in alarms_first])
-        are = f"{len(signals)} signal{'s are' if len(signals) > 1 else ' is'}"
-        log.info("%s%s acknowledged: %s", _about(signals[0]), are, told)
+        alarms_first = sorted(signals, key=lambda signal: signal.kind)
+        names = join_first(
+            [f"{signal.kind} of {signal.column or 'the model as a whole'}" for signal in alarms_first]
+        )
+        count = f"{len(signals)} signal{'s are' if len(signals) > 1 else ' is'}"
+        log.info("%s%s acknowledged: %s", _model_prefix(signals[0]), count, names)
 
 
-def told_of(signals: Sequence[Signal]) -> str:
-    """Return what changed in the first TOLD columns, and how many more there are."""
-    return first_of([f"{one.column} ({_psi(one)}{one.words})" for one in signals])
+def describe_changes(signals: Sequence[Signal]) -> str:
+    """Return what changed in the first MAX_DESCRIBED columns, and how many more there are."""
+    return join_first([f"{signal.column} ({_psi_prefix(signal)}{signal.words})" for signal in signals])
 
 
-def first_of(told: Sequence[str]) -> str:
-    """Return the first TOLD, and how many more there are."""
-    more = [f"{len(told) - TOLD} more"] if len(told) > TOLD else []
-    return ", ".join([*told[:TOLD], *more])
+def join_first(texts: Sequence[str]) -> str:
+    """Return the first MAX_DESCRIBED, and how many more there are."""
+    more = [f"{len(texts) - MAX_DESCRIBED} more"] if len(texts) > MAX_DESCRIBED else []
+    return ", ".join([*texts[:MAX_DESCRIBED], *more])
 
 
-def _line(signal: Signal) -> str:
-    what = (
-        f"column {signal.column}" if signal.column else f"the model as a whole ({first_of(signal.columns)})"
+def _log_line(signal: Signal) -> str:
+    subject = (
+        f"column {signal.column}" if signal.column else f"the model as a whole ({join_first(signal.columns)})"
     )
     when = f"after {signal.rows} rows{signal.since}"
-    return f"{_about(signal)}{signal.kind} of {what} {when}: {signal.words}"
+    return f"{_model_prefix(signal)}{signal.kind} of {subject} {when}: {signal.words}"
 
 
-def _about(signal: Signal) -> str:
+def _model_prefix(signal: Signal) -> str:
     version = f" {signal.version}" if signal.version else ""
     return f"{signal.model}{version}: " if signal.model else ""
 
 
-def _psi(signal: Signal) -> str:
+def _psi_prefix(signal: Signal) -> str:
     psi = signal.statistics.get("psi")
     return f"PSI {psi.value:.2g}: " if psi is not None else ""

@@ -22,7 +22,7 @@ class Capture:
     def __init__(self, rows: int) -> None:
         self.rows = 0
         self.full = False
-        self._most = rows
+        self._max_rows = rows
         self._bytes = 0
         self._batches: list[tuple[Tensors, int]] = []
         self._lock = Lock()
@@ -32,12 +32,12 @@ class Capture:
         with self._lock:
             if self.full or not rows:
                 return
-            kept = min(rows, self._most - self.rows)
+            kept = min(rows, self._max_rows - self.rows)
             batch = copy({name: array[:kept] for name, array in columns.items()})
             self._bytes += size_in_bytes(batch)
             self._batches.append((batch, kept))
             self.rows += kept
-            self.full = self.rows >= self._most or self._bytes >= MAX_BYTES
+            self.full = self.rows >= self._max_rows or self._bytes >= MAX_BYTES
 
     def take(self) -> list[tuple[Tensors, int]]:
         """Return the batches kept since the last call, and the rows of each."""

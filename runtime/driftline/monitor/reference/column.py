@@ -25,7 +25,7 @@ BINS = 32
 MAX_CATEGORIES = 1_000
 """Categories that are counted one by one; the rest are pooled."""
 
-FEW = 5
+MIN_CATEGORY_ROWS = 5
 """A set of categories is closed if each occurs at least this often in the reference."""
 
 
@@ -58,7 +58,7 @@ class Numeric:
         object.__setattr__(self, "rows", int(self.counts.sum()))
 
     def __repr__(self) -> str:
-        return _told(self)
+        return _describe(self)
 
     @property
     def missing(self) -> int:
@@ -113,7 +113,7 @@ class Categorical:
         object.__setattr__(self, "rows", int(self.counts.sum()))
 
     def __repr__(self) -> str:
-        return _told(self)
+        return _describe(self)
 
     @property
     def unseen(self) -> int:
@@ -129,13 +129,13 @@ class Categorical:
 Reference = Numeric | Categorical
 
 
-def _told(reference: Reference) -> str:
+def _describe(reference: Reference) -> str:
     """Return a reference's repr: its line in the profile's table."""
     from driftline.monitor.reference.summary import cells
 
     name, kind, rows, missing, values = cells(reference)
-    absent = f", {missing} missing" if missing else ""
-    return f"{type(reference).__name__}({name!r}, {kind}, {rows} rows{absent}: {values})"
+    suffix = f", {missing} missing" if missing else ""
+    return f"{type(reference).__name__}({name!r}, {kind}, {rows} rows{suffix}: {values})"
 
 
 def numeric(name: str, order: Order, special: Array, moments: Array) -> Numeric:
@@ -148,20 +148,20 @@ def numeric(name: str, order: Order, special: Array, moments: Array) -> Numeric:
     missing, plus, minus = (int(count) for count in special)
     rows = order.rows + minus + plus + missing
     edges = _edges(order, rows, minus)
-    below = np.array([0, *(order.below(edge) for edge in edges), order.rows])
+    below = np.array([0, *(order.count_below(edge) for edge in edges), order.rows])
     inner = np.maximum(np.diff(np.maximum.accumulate(below)), 0)
     counts = np.array([*inner, missing, plus, minus], np.int64)
     # A sketch counts for as many rows as a sample of the same accuracy.
     trust = order.trusted_rows / order.rows if order.rows else 1.0
-    single = [False, *(right == _next(left) for left, right in pairwise(edges))]
+    single_bins = [False, *(right == _next_float32(left) for left, right in pairwise(edges))]
     groups = [
-        Group(_trusted(minus, trust), single=True),
+        Group(_trusted_rows(minus, trust), single=True),
         *(
-            Group(_trusted(int(count), trust), one)
-            for count, one in zip(inner, [*single, False][: len(inner)], strict=True)
+            Group(_trusted_rows(int(count), trust), is_single)
+            for count, is_single in zip(inner, [*single_bins, False][: len(inner)], strict=True)
         ),
-        Group(_trusted(plus, trust), single=True),
-        Group(_trusted(missing, trust), single=True),
+        Group(_trusted_rows(plus, trust), single=True),
+        Group(_trusted_rows(missing, trust), single=True),
     ]
     shares, gaps = split(groups, seed_of(name, edges, counts))
     return Numeric(
@@ -180,23 +180,23 @@ def _edges(order: Order, rows: int, minus: int) -> Array:
     edges: set[float] = set()
     for rank in cut_ranks(rows, BINS) if rows else ():
         if 1 <= rank - minus <= order.rows:
-            value = order.at(rank - minus)
+            value = order.value_at(rank - minus)
             edges.add(value)
-            if order.upto(value) - order.below(value) > order.resolution:
-                edges.add(_next(value))
+            if order.count_up_to(value) - order.count_below(value) > order.resolution:
+                edges.add(_next_float32(value))
     if order.rows:
-        edges.add(order.at(1))
-        edges.add(_next(order.at(order.rows)))
+        edges.add(order.value_at(1))
+        edges.add(_next_float32(order.value_at(order.rows)))
     return np.array(sorted(edge for edge in edges if np.isfinite(edge)), np.float32)
 
 
-def _next(value: float) -> float:
+def _next_float32(value: float) -> float:
     """Return the next float32; infinity after the greatest."""
     with np.errstate(over="ignore"):
         return float(np.nextafter(np.float32(value), np.float32(np.inf)))
 
 
-def _trusted(rows: int, trust: float) -> int:
+def _trusted_rows(rows: int, trust: float) -> int:
     return rows if trust == 1.0 else round(rows * trust)
 
 
@@ -205,31 +205,31 @@ def categorical(
     halves: tuple[Mapping[str, int], Mapping[str, int]],
     missing: int,
     kind: str = "string",
-    forgotten: tuple[int, int] = (0, 0),
+    dropped: tuple[int, int] = (0, 0),
 ) -> Categorical:
     """Return the reference of a categorical column.
 
-    halves     how often each category occurs in one half of the rows and in the other
-    missing    how many values are missing
-    forgotten  rows in each half whose categories were dropped because there were too many
+    halves   how often each category occurs in one half of the rows and in the other
+    missing  how many values are missing
+    dropped  rows in each half whose categories were dropped because there were too many
 
-    If every category occurs at least FEW times, the set is closed: all rows are counted, and any other value
-    was never seen. Otherwise the reference has likely missed some, and how many can't be estimated from the
-    rows that named the others. So one half of the rows names the categories and only the other half is
-    counted, including its values that the first half did not name.
+    If every category occurs at least MIN_CATEGORY_ROWS times, the set is closed: all rows are counted, and
+    any other value was never seen. Otherwise the reference has likely missed some, and how many can't be
+    estimated from the rows that named the others. So one half of the rows names the categories and only the
+    other half is counted, including its values that the first half did not name.
     """
     first, second = halves
-    both = {value: first.get(value, 0) + second.get(value, 0) for value in {*first, *second}}
-    few = len(both) <= MAX_CATEGORIES and not any(forgotten)
-    closed = few and all(count >= FEW for count in both.values())
-    named, counted = (both, both) if closed else (first, second)
-    if not closed:
+    totals = {value: first.get(value, 0) + second.get(value, 0) for value in {*first, *second}}
+    all_kept = len(totals) <= MAX_CATEGORIES and not any(dropped)
+    is_closed = all_kept and all(count >= MIN_CATEGORY_ROWS for count in totals.values())
+    naming, counted = (totals, totals) if is_closed else (first, second)
+    if not is_closed:
         missing = missing // 2
-    most = sorted(named, key=lambda value: (-named[value], value))[:MAX_CATEGORIES]
-    categories = tuple(sorted(most))
-    known = [counted.get(value, 0) for value in categories]
-    others = sum(counted.values()) - sum(known) + forgotten[1]
-    counts = np.array([*known, others, missing], np.int64)
+    most_frequent = sorted(naming, key=lambda value: (-naming[value], value))[:MAX_CATEGORIES]
+    categories = tuple(sorted(most_frequent))
+    category_counts = [counted.get(value, 0) for value in categories]
+    others = sum(counted.values()) - sum(category_counts) + dropped[1]
+    counts = np.array([*category_counts, others, missing], np.int64)
     seed = seed_of(name, *categories, counts)
     shares, gaps = split([Group(int(count), single=True) for count in counts], seed)
     return Categorical(name, categories, counts, shares, gaps, kind)

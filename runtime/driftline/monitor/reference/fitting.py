@@ -49,8 +49,8 @@ class Fit:
         self._families: dict[str, str] = {}
         self._temporal: dict[str, str] = {}
         self._declared: set[str] = set()
-        self._held: list[Columns] = []
-        self._bytes = 0
+        self._batches: list[Columns] = []
+        self._batch_bytes = 0
         self._numbers: Numbers | None = None
         self._sketches: dict[str, Sketch] = {}
         self._categories: dict[str, Categories] = {}
@@ -69,29 +69,29 @@ class Fit:
         if self._numbers is not None:
             self._add(columns)
             return
-        self._held.append(columns)
-        self._bytes += sum(column.nbytes for column in columns.values())
-        if self._bytes > self._most_bytes:
+        self._batches.append(columns)
+        self._batch_bytes += sum(column.nbytes for column in columns.values())
+        if self._batch_bytes > self._most_bytes:
             numbers = self._start()
             self._sketches = {name: Sketch() for name in numbers.names}
-            for batch in self._held:
+            for batch in self._batches:
                 self._add(batch)
-            self._held.clear()
+            self._batches.clear()
 
     def result(self) -> tuple[tuple[Reference, ...], Whole]:
         """Return the reference of each column, and of whole rows."""
         exact = self._numbers is None
         numbers = self._numbers or self._start()
         if exact:
-            for batch in self._held:
+            for batch in self._batches:
                 self._add(batch)
         references: dict[str, Reference] = {
-            name: one.reference(name) for name, one in self._categories.items()
+            name: categories.reference(name) for name, categories in self._categories.items()
         }
         for index, name in enumerate(numbers.names):
             order = Exact(self._finite(name)) if exact else self._sketches[name]
-            one = numeric(name, order, numbers.special[index], numbers.moments[index])
-            references[name] = replace(one, temporal=self._temporal.get(name, ""))
+            reference = numeric(name, order, numbers.special[index], numbers.moments[index])
+            references[name] = replace(reference, temporal=self._temporal.get(name, ""))
         return tuple(references[name] for name in self._families), numbers.whole()
 
     def _check(self, columns: Columns) -> None:
@@ -110,13 +110,13 @@ class Fit:
                         "as 'numeric' or 'categorical'"
                     )
         if families.keys() != self._families.keys():
-            odd = ", ".join(sorted(families.keys() ^ self._families.keys()))
-            raise BadRequest(f"expected the columns of the first batch; got more or fewer: {odd}")
+            differing = ", ".join(sorted(families.keys() ^ self._families.keys()))
+            raise BadRequest(f"expected the columns of the first batch; got more or fewer: {differing}")
         for name, family in families.items():
-            before = self._families[name]
-            if family and before and family != before:
-                raise BadRequest(f"column {name!r}: expected {before} as before, got {family}")
-            self._families[name] = before or family
+            earlier = self._families[name]
+            if family and earlier and family != earlier:
+                raise BadRequest(f"column {name!r}: expected {earlier} as before, got {family}")
+            self._families[name] = earlier or family
             if self._wanted.get(name) == "numeric" and kind_of(columns[name]) == "string":
                 raise BadRequest(f"column {name!r}: expected numbers, got strings")
 
@@ -128,7 +128,7 @@ class Fit:
             name: Categories(self._kinds(name)) for name in self._families if name not in names
         }
         spread = moments.start(len(names))
-        for batch in self._held if names else ():
+        for batch in self._batches if names else ():
             for matrix in matrices(batch, names):
                 moments.update(matrix, spread)
         self._numbers = Numbers(Whole.start(names, spread))
@@ -143,27 +143,27 @@ class Fit:
             return False
         kinds = self._kinds(name)
         if kinds == {"integer"}:
-            seen: set[int] = set()
-            for batch in self._held:
-                seen.update(np.unique(batch[name]).tolist())
-                if len(seen) > FEW_INTEGERS:
+            distinct: set[int] = set()
+            for batch in self._batches:
+                distinct.update(np.unique(batch[name]).tolist())
+                if len(distinct) > FEW_INTEGERS:
                     return True
             return False
         return self._families[name] == "numbers" and "float" in kinds
 
     def _kinds(self, name: str) -> set[str]:
-        return {kind_of(batch[name]) for batch in self._held}
+        return {kind_of(batch[name]) for batch in self._batches}
 
     def _add(self, columns: Columns) -> None:
         if self._numbers is not None:
             self._numbers.update(columns)
         for name, sketch in self._sketches.items():
             sketch.update(_finite(columns[name]))
-        for name, one in self._categories.items():
-            one.update(name, columns[name])
+        for name, categories in self._categories.items():
+            categories.update(name, columns[name])
 
     def _finite(self, name: str) -> Array:
-        return np.concatenate([np.empty(0, np.float32), *(_finite(batch[name]) for batch in self._held)])
+        return np.concatenate([np.empty(0, np.float32), *(_finite(batch[name]) for batch in self._batches)])
 
 
 class Numbers:
@@ -190,8 +190,8 @@ class Numbers:
     @property
     def moments(self) -> Array:
         """The moments of the finite values: (F, 5)."""
-        found: Array = self._state.moments.copy()
-        return found
+        result: Array = self._state.moments.copy()
+        return result
 
     def whole(self) -> Whole:
         """Return the reference of whole rows."""
@@ -217,29 +217,29 @@ class Categories:
         self._kind = "integer" if self._kind == "float" else self._kind
         self._rows = 0
         self._halves: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
-        self._forgotten = [0, 0]
+        self._dropped_rows = [0, 0]
 
     def update(self, name: str, column: Column) -> None:
         """Add a batch; BadRequest names a column whose numbers aren't whole."""
-        second = _second(self._rows, len(column))
-        for which, half in enumerate(self._halves):
-            rows = np.flatnonzero(second == which)
+        in_second = _in_second_half(self._rows, len(column))
+        for index, half in enumerate(self._halves):
+            rows = np.flatnonzero(in_second == index)
             half.update(value_counts(name, column.take(rows)))
             if len(half) > 2 * MAX_DISTINCT:
                 kept = dict(half.most_common(MAX_DISTINCT))
-                self._forgotten[which] += half.total() - sum(kept.values())
+                self._dropped_rows[index] += half.total() - sum(kept.values())
                 half.clear()
                 half.update(kept)
         self._rows += len(column)
 
     def reference(self, name: str) -> Categorical:
         """Return the reference of the rows so far."""
-        first, second = self._forgotten
+        first, second = self._dropped_rows
         missing = self._rows - sum(half.total() for half in self._halves) - first - second
         return categorical(name, self._halves, missing, self._kind, (first, second))
 
 
-def _second(start: int, rows: int) -> Array:
+def _in_second_half(start: int, rows: int) -> Array:
     """Return (rows,) whether rows from `start` on are in the second half, whatever the batches."""
     row = np.arange(start, start + rows, dtype=np.uint64)
     coin = row >> np.uint64(1)  # the pair's number, mixed as in Steele, Lea, Flood: SplitMix (2014)
@@ -268,8 +268,8 @@ def value_counts(name: str, column: Column) -> dict[str, int]:
 def _family(column: Column) -> str:
     """Return the family of a column's kind; '' if all is missing, which has no type in some formats."""
     kind = kind_of(column)
-    nothing = kind == "float" and np.isnan(column[:1]).all() and np.isnan(column).all()
-    return "" if nothing else FAMILIES[kind]
+    is_empty = kind == "float" and np.isnan(column[:1]).all() and np.isnan(column).all()
+    return "" if is_empty else FAMILIES[kind]
 
 
 def _finite(column: Column) -> Array:

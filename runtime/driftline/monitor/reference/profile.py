@@ -26,7 +26,7 @@ from driftline_kernels import moments
 FEW_ROWS = 100
 """A reference of fewer rows is too weak for useful alarms."""
 
-NAMED = 6
+MAX_NAMED = 6
 """Columns that a profile's repr names, at most."""
 
 
@@ -100,31 +100,31 @@ class Profile:
                 f"expected at least {FEW_ROWS}",
                 stacklevel=3,
             )
-        return profile._of_arrays(names) if names else profile
+        return profile._with_array_names(names) if names else profile
 
-    def _of_arrays(self, names: Mapping[str, Sequence[str]]) -> Profile:
+    def _with_array_names(self, names: Mapping[str, Sequence[str]]) -> Profile:
         """Return the profile with other names for the columns of some arrays."""
-        called: dict[str, str] = {}
-        for array, these in names.items():
-            width = sum(1 for one in self.names if re.fullmatch(rf"{re.escape(array)}(_\d+)?", one))
-            if width != len(these):
-                raise BadRequest(f"names of {array!r}: expected {width}, got {len(these)}")
-            called |= zip(names_of(array, len(these)), map(str, these), strict=True)
-        return self.renamed(called)
+        new_names: dict[str, str] = {}
+        for array, column_names in names.items():
+            width = sum(1 for name in self.names if re.fullmatch(rf"{re.escape(array)}(_\d+)?", name))
+            if width != len(column_names):
+                raise BadRequest(f"names of {array!r}: expected {width}, got {len(column_names)}")
+            new_names |= zip(names_of(array, len(column_names)), map(str, column_names), strict=True)
+        return self.renamed(new_names)
 
     def renamed(self, names: Mapping[str, str]) -> Profile:
         """Return the profile with other names for some columns, by names in batches (in `fit`: by array).
 
         Raises BadRequest if two columns would have the same name.
         """
-        called = [names.get(one.source, one.name) for one in self.references]
-        for name in called:
-            if called.count(name) > 1:
+        new_names = [names.get(reference.source, reference.name) for reference in self.references]
+        for name in new_names:
+            if new_names.count(name) > 1:
                 raise BadRequest(f"column {name!r}: expected one of this name, there would be several")
-        now = dict(zip(self.names, called, strict=True))
+        name_of = dict(zip(self.names, new_names, strict=True))
         return Profile(
-            tuple(replace(one, name=now[one.name]) for one in self.references),
-            replace(self.whole, names=tuple(now[name] for name in self.whole.names)),
+            tuple(replace(reference, name=name_of[reference.name]) for reference in self.references),
+            replace(self.whole, names=tuple(name_of[name] for name in self.whole.names)),
         )
 
     @classmethod
@@ -134,7 +134,7 @@ class Profile:
         kinds  'numeric', 'string', 'integer' or 'boolean' by column name
         """
         names = [name for name, kind in kinds.items() if kind == "numeric"]
-        nothing = moments.start(len(names))
+        no_moments = moments.start(len(names))
         references = [
             numeric(name, Exact(np.empty(0, np.float32)), np.zeros(3, np.int64), moments.start(1)[0])
             if kind == "numeric"
@@ -142,7 +142,7 @@ class Profile:
             for name, kind in kinds.items()
         ]
         whole = Whole(
-            tuple(names), scaling(nothing), features=np.zeros(0), comoments=np.zeros((0, 0)), rows=0
+            tuple(names), scaling(no_moments), features=np.zeros(0), comoments=np.zeros((0, 0)), rows=0
         )
         return cls(tuple(references), whole)
 
@@ -178,10 +178,10 @@ class Profile:
     def tables(self) -> Tables:
         """The tables that rows are counted by, made on first use and shared by all counters."""
         if not self._tables:
-            edges = [one.edges for one in self.references if isinstance(one, Numeric)]
+            edges = [reference.edges for reference in self.references if isinstance(reference, Numeric)]
             padded = np.full((len(edges), max(map(len, edges), default=0)), np.inf, np.float32)
-            for row, own in zip(padded, edges, strict=True):
-                row[: len(own)] = own
+            for row, edge_values in zip(padded, edges, strict=True):
+                row[: len(edge_values)] = edge_values
             self._tables.append(self.whole.tables(padded))
         return self._tables[0]
 
@@ -193,11 +193,13 @@ class Profile:
         """A hash of the content: rows counted by profiles with the same one may be added up."""
         digest = sha256(repr((self.whole.names, self.whole.rows, self.whole.seed)).encode())
         arrays = [self.whole.scaling, self.whole.features, self.whole.comoments]
-        for one in self.references:
-            kind, categories = ("numeric", ()) if isinstance(one, Numeric) else (one.kind, one.categories)
-            digest.update(repr((one.name, one.source, kind, categories)).encode())
-            arrays += [one.counts, one.split, one.gaps]
-            arrays += [one.edges, one.moments] if isinstance(one, Numeric) else []
+        for reference in self.references:
+            kind, categories = (
+                ("numeric", ()) if isinstance(reference, Numeric) else (reference.kind, reference.categories)
+            )
+            digest.update(repr((reference.name, reference.source, kind, categories)).encode())
+            arrays += [reference.counts, reference.split, reference.gaps]
+            arrays += [reference.edges, reference.moments] if isinstance(reference, Numeric) else []
         for array in arrays:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
@@ -211,8 +213,8 @@ class Profile:
 
     def __repr__(self) -> str:
         """Return the number of rows and the first columns."""
-        more = ", ..." if len(self.names) > NAMED else ""
-        return f"Profile({self.rows:,} rows: {', '.join(self.names[:NAMED])}{more})"
+        more = ", ..." if len(self.names) > MAX_NAMED else ""
+        return f"Profile({self.rows:,} rows: {', '.join(self.names[:MAX_NAMED])}{more})"
 
     def __str__(self) -> str:
         """Return the table as text."""
@@ -234,7 +236,7 @@ class Profile:
         A tensor of several columns is NAME_0, NAME_1, ...; what has no column in the profile is not watched.
         Raises BadRequest with the name of a column that is not, or that the model has in another place.
         """
-        called = {
+        model_names = {
             source: name
             for spec in signature.inputs
             for source, name in zip(
@@ -247,17 +249,17 @@ class Profile:
             spec = specs.get(name) or specs.get(f"{name.rpartition('_')[0]}_*")
             if spec is None:
                 raise BadRequest(f"column {name!r}: the model has no such column; it has: {listed(specs)}")
-            came = (
+            actual = (
                 "strings" if isinstance(reference, Categorical) and reference.kind == "string" else "numbers"
             )
             expected = "strings" if spec.datatype.name == "BYTES" else "numbers"
-            if came != expected:
-                raise BadRequest(f"column {name!r}: the model has {expected}, the profile {came}")
-            own = called.get(name, reference.name)
+            if actual != expected:
+                raise BadRequest(f"column {name!r}: the model has {expected}, the profile {actual}")
+            model_name = model_names.get(name, reference.name)
             # Other names are fine, but not one that the model has for another column.
-            if reference.name not in (name, own) and reference.name in called.values():
+            if reference.name not in (name, model_name) and reference.name in model_names.values():
                 raise BadRequest(
-                    f"column {name!r}: the model calls it {own!r}, the profile {reference.name!r}, "
+                    f"column {name!r}: the model calls it {model_name!r}, the profile {reference.name!r}, "
                     "which is another column of the model"
                 )
 

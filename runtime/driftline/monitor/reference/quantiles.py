@@ -30,15 +30,15 @@ class Order(Protocol):
         """A value that occurs more often than this is known to repeat."""
         ...
 
-    def at(self, rank: int) -> float:
+    def value_at(self, rank: int) -> float:
         """The value of a rank."""
         ...
 
-    def below(self, value: float) -> int:
+    def count_below(self, value: float) -> int:
         """How many values are less."""
         ...
 
-    def upto(self, value: float) -> int:
+    def count_up_to(self, value: float) -> int:
         """How many values are less or equal."""
         ...
 
@@ -64,15 +64,15 @@ class Exact:
         """Every value is kept: 1."""
         return 1
 
-    def at(self, rank: int) -> float:
+    def value_at(self, rank: int) -> float:
         """The value of a rank."""
         return float(self._values[rank - 1])
 
-    def below(self, value: float) -> int:
+    def count_below(self, value: float) -> int:
         """How many values are less."""
         return int(np.searchsorted(self._values, value, side="left"))
 
-    def upto(self, value: float) -> int:
+    def count_up_to(self, value: float) -> int:
         """How many values are less or equal."""
         return int(np.searchsorted(self._values, value, side="right"))
 
@@ -113,16 +113,16 @@ class Sketch:
     def _error(self) -> float:
         return float(self._sketch.normalized_rank_error(False)) if self._sketch.is_estimation_mode() else 0.0
 
-    def at(self, rank: int) -> float:
+    def value_at(self, rank: int) -> float:
         """Return the approximate value of a rank; the least and the greatest are exact."""
         if rank == 1:
             return float(self._sketch.get_min_value())
         return float(self._sketch.get_quantile(min(1.0, rank / self.rows)))
 
-    def below(self, value: float) -> int:
+    def count_below(self, value: float) -> int:
         """Return about how many values are less."""
         return round(float(self._sketch.get_rank(value, False)) * self.rows)
 
-    def upto(self, value: float) -> int:
+    def count_up_to(self, value: float) -> int:
         """Return about how many values are less or equal."""
         return round(float(self._sketch.get_rank(value, True)) * self.rows)

@@ -19,7 +19,7 @@ from driftline.tensors import Array
 CUTS = 16
 """Number of bins that the reference is cut into; one more lies beyond its last row."""
 
-NEVER = 1e-9
+MIN_GAP = 1e-9
 """The gap of a bin that a reference of less than 16 rows leaves empty."""
 
 
@@ -69,17 +69,17 @@ def split(groups: Sequence[Group], seed: int) -> tuple[Array, Array]:
     below = 0
     for index, group in enumerate(groups):
         first, stop = np.searchsorted(ranks, [below, below + group.rows], side="right")
-        within = ranks[first:stop] - below
-        if group.single and len(within):
-            parts = np.diff([0, *within, group.rows + 1])
-            shares[index, first : stop + 1] = random.dirichlet(np.maximum(parts, NEVER))
+        cuts = ranks[first:stop] - below
+        if group.single and len(cuts):
+            cut_gaps = np.diff([0, *cuts, group.rows + 1])
+            shares[index, first : stop + 1] = random.dirichlet(np.maximum(cut_gaps, MIN_GAP))
         else:
             # The last cut does not move: nothing beyond the last row has been seen.
             stop = min(stop, CUTS - 1)
-            passed = first + np.count_nonzero(2 * (ranks[first:stop] - below - 1) < group.rows)
-            ranks[first:passed] = below + 1
-            ranks[passed:stop] = min(below + group.rows + 1, total)
-            shares[index, passed] = 1.0
+            target = first + np.count_nonzero(2 * (ranks[first:stop] - below - 1) < group.rows)
+            ranks[first:target] = below + 1
+            ranks[target:stop] = min(below + group.rows + 1, total)
+            shares[index, target] = 1.0
         below += group.rows
     gaps: Array = np.diff([0, *ranks, total + 1]).astype(np.float64)
-    return shares, np.maximum(gaps, NEVER)
+    return shares, np.maximum(gaps, MIN_GAP)

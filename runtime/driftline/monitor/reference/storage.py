@@ -62,7 +62,9 @@ def encode(references: tuple[Reference, ...], whole: Whole) -> bytes:
     metadata = {_HEAD: json.dumps(head).encode()}
     for name in _ARRAYS:
         metadata[_WHOLE + name.encode()] = getattr(whole, name).astype(np.float64).tobytes()
-    table = pa.Table.from_pylist([_row(one) for one in references], _SCHEMA.with_metadata(metadata))
+    table = pa.Table.from_pylist(
+        [_row(reference) for reference in references], _SCHEMA.with_metadata(metadata)
+    )
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)

@@ -108,7 +108,7 @@ def correlation(comoments: Array) -> Array:
     sums, products = comoments[-1:, :-1] / count, comoments[:-1, :-1] / count
     covariance = products - sums.T @ sums
     sd = np.sqrt(np.maximum(np.diag(covariance), 0))
-    both = np.outer(sd, sd)
-    found = np.where(both > 1e-12, covariance / np.where(both > 1e-12, both, 1), 0.0)
-    np.fill_diagonal(found, 1.0)
-    return np.clip(found, -1.0, 1.0)
+    scale = np.outer(sd, sd)
+    correlations = np.where(scale > 1e-12, covariance / np.where(scale > 1e-12, scale, 1), 0.0)
+    np.fill_diagonal(correlations, 1.0)
+    return np.clip(correlations, -1.0, 1.0)

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from driftline.monitor.reporting.report import ColumnReport
 
 _BARS = 26
-_CATEGORIES = 10
+_MAX_CATEGORIES = 10
 _BAR, _GAP, _HEIGHT, _LABEL = 7, 13, 38, 12
-_WIDEST = 6 * _BAR
+_MAX_BAR_WIDTH = 6 * _BAR
 """Widest bar of a category: wide enough for most names below it to be legible."""
 
-_LETTER = 5.2
+_LETTER_WIDTH = 5.2
 """Approximate width of a letter in labels."""
 
 
@@ -41,37 +41,39 @@ def histogram(column: ColumnReport) -> str:
     Labels below show the ends of the numeric range, or as much of each category's name as fits.
     """
     bars = numeric_bars(column) if isinstance(column.reference, Numeric) else category_bars(column)
-    apart = special_bars(column)
-    top = max((max(bar.reference, bar.current) for bar in (*bars, *apart)), default=0.0) or 1.0
-    lined = isinstance(column.reference, Numeric)
-    wide = _BAR if lined else min(max(_BARS * _BAR // max(len(bars), 1), 2 * _BAR), _WIDEST)
-    drawn = [_bar(bar, index * wide, wide, top, slim=not lined) for index, bar in enumerate(bars)]
-    width = len(bars) * wide
-    if lined and any(bar.current for bar in bars):
-        drawn.append(_outline(bars, wide, top))
-    if lined and bars:
+    specials = special_bars(column)
+    top = max((max(bar.reference, bar.current) for bar in (*bars, *specials)), default=0.0) or 1.0
+    is_numeric = isinstance(column.reference, Numeric)
+    bar_width = _BAR if is_numeric else min(max(_BARS * _BAR // max(len(bars), 1), 2 * _BAR), _MAX_BAR_WIDTH)
+    elements = [
+        _bar(bar, index * bar_width, bar_width, top, slim=not is_numeric) for index, bar in enumerate(bars)
+    ]
+    width = len(bars) * bar_width
+    if is_numeric and any(bar.current for bar in bars):
+        elements.append(_outline(bars, bar_width, top))
+    if is_numeric and bars:
         low, high = ends(column)
-        drawn += (_label(low, 0, " low"), _label(high, width, " high"))
-    elif not lined:
-        names = [_fitting(bar.short or bar.label, wide) for bar in bars]
-        drawn += [_label(name, index * wide + wide // 2) for index, name in enumerate(names)]
-    for bar in apart:
-        width += _GAP if bar is apart[0] else 0
-        drawn.append(_bar(bar, width + _GAP, 2 * _BAR, top, slim=True))
-        drawn.append(_label(bar.label, width + _GAP + _BAR))
+        elements += (_label(low, 0, " low"), _label(high, width, " high"))
+    elif not is_numeric:
+        names = [_shortened(bar.short or bar.label, bar_width) for bar in bars]
+        elements += [_label(name, index * bar_width + bar_width // 2) for index, name in enumerate(names)]
+    for bar in specials:
+        width += _GAP if bar is specials[0] else 0
+        elements.append(_bar(bar, width + _GAP, 2 * _BAR, top, slim=True))
+        elements.append(_label(bar.label, width + _GAP + _BAR))
         width += 2 * _BAR + 2 * _GAP
     height = _HEIGHT + _LABEL
     return (
         f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="histogram of {escape(column.name)}">{"".join(drawn)}</svg>'
+        f'aria-label="histogram of {escape(column.name)}">{"".join(elements)}</svg>'
     )
 
 
 def _bar(bar: Bar, x: int, width: int, top: float, slim: bool) -> str:
     """Draw the reference's bar and, if `slim`, the window's slim bar in front of it."""
     text = escape(f"{bar.label}: {percents(bar.reference, bar.current)}")
-    tall = _HEIGHT * bar.reference / top
-    shapes = _rectangle("r", x, width - 1, tall)
+    height = _HEIGHT * bar.reference / top
+    shapes = _rectangle("r", x, width - 1, height)
     if slim:
         shapes += _rectangle("c", x + width // 4, width // 2, _HEIGHT * bar.current / top)
     # The pointer's target is as high as the picture, however small the bar.
@@ -79,18 +81,18 @@ def _bar(bar: Bar, x: int, width: int, top: float, slim: bool) -> str:
     return f"<g><title>{text}</title>{shapes}{target}</g>"
 
 
-def _rectangle(name: str, x: int, width: int, tall: float) -> str:
-    return f'<rect class="{name}" x="{x}" y="{_HEIGHT - tall:.1f}" width="{width}" height="{tall:.1f}"/>'
+def _rectangle(name: str, x: int, width: int, height: float) -> str:
+    return f'<rect class="{name}" x="{x}" y="{_HEIGHT - height:.1f}" width="{width}" height="{height:.1f}"/>'
 
 
 def _label(text: str, x: int, end: str = "") -> str:
     return f'<text class="x{end}" x="{x}" y="{_HEIGHT + _LABEL - 2}">{escape(text)}</text>'
 
 
-def _fitting(name: str, width: int) -> str:
+def _shortened(name: str, width: int) -> str:
     """Return a name, or as much of it as fits."""
-    most = int(width / _LETTER)
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+    max_letters = int(width / _LETTER_WIDTH)
+    return name if len(name) <= max_letters else f"{name[: max_letters - 1]}…"
 
 
 def _outline(bars: list[Bar], width: int, top: float) -> str:
@@ -110,10 +112,10 @@ def numeric_bars(column: ColumnReport) -> list[Bar]:
     assert isinstance(reference, Numeric)
     if not len(reference.edges):
         return []
-    low, high = _span(reference, column.moments)
+    low, high = _value_range(reference, column.moments)
     grid = np.linspace(low, high, _BARS + 1)
     step = (high - low) / _BARS
-    sides = []
+    bar_shares = []
     for shares, moments in ((column.reference_shares, None), (column.current_shares, column.moments)):
         inner = shares[: reference.missing]
         least, greatest = (moments[3], moments[4]) if moments is not None else (np.inf, -np.inf)
@@ -122,7 +124,7 @@ def numeric_bars(column: ColumnReport) -> list[Bar]:
         )
         below = np.interp(grid, points, np.append(0.0, np.cumsum(inner)))
         below[0], below[-1] = 0.0, inner.sum()
-        sides.append(np.diff(below))
+        bar_shares.append(np.diff(below))
     return [
         Bar(
             f"{text(start, reference.temporal, step)} to {text(stop, reference.temporal, step)}",
@@ -130,7 +132,7 @@ def numeric_bars(column: ColumnReport) -> list[Bar]:
             after,
         )
         for start, stop, before, after in zip(
-            grid[:-1].tolist(), grid[1:].tolist(), sides[0].tolist(), sides[1].tolist(), strict=True
+            grid[:-1].tolist(), grid[1:].tolist(), bar_shares[0].tolist(), bar_shares[1].tolist(), strict=True
         )
     ]
 
@@ -139,15 +141,18 @@ def ends(column: ColumnReport) -> tuple[str, str]:
     """Return where numeric bars begin and end: '-2.5', or '< -2.5' if the first includes lower values."""
     reference, moments = column.reference, column.moments
     assert isinstance(reference, Numeric)
-    low, high = _span(reference, moments)
+    low, high = _value_range(reference, moments)
     least, greatest = reference.minimum, reference.maximum
     if moments is not None and moments[0] > 0:
         least, greatest = min(least, float(moments[3])), max(greatest, float(moments[4]))
-    first, last = (text(end, reference.temporal, (high - low) / 10) for end in (low, high))
-    return f"< {first}" if least < low else first, f"> {last}" if greatest > high else last
+    low_label, high_label = (text(end, reference.temporal, (high - low) / 10) for end in (low, high))
+    return (
+        f"< {low_label}" if least < low else low_label,
+        f"> {high_label}" if greatest > high else high_label,
+    )
 
 
-def _span(reference: Numeric, moments: Array | None) -> tuple[float, float]:
+def _value_range(reference: Numeric, moments: Array | None) -> tuple[float, float]:
     """Return the range: the reference's central bins, half as much on either side, and the window's bulk."""
     edges = reference.edges.astype(np.float64)
     first, last = (edges[1], edges[-2]) if len(edges) > 3 else (edges[0], edges[-1])
@@ -160,8 +165,8 @@ def _span(reference: Numeric, moments: Array | None) -> tuple[float, float]:
         low = max(min(low, max(least, mean - spread)), low - width)
         high = min(max(high, min(greatest, mean + spread)), high + width)
     if high - low < 1e-6 * max(abs(low), abs(high), 1e-30):
-        around = max(abs(low), 1.0) / 2
-        low, high = low - around, high + around
+        margin = max(abs(low), 1.0) / 2
+        low, high = low - margin, high + margin
     return float(low), float(high)
 
 
@@ -169,14 +174,16 @@ def category_bars(column: ColumnReport) -> list[Bar]:
     """Return the largest categories of either, by share of the reference, and the others as one."""
     reference = column.reference
     assert isinstance(reference, Categorical)
-    known = len(reference.categories)
-    before, after = column.reference_shares[:known], column.current_shares[:known]
-    largest = np.argsort(-np.maximum(before, after), kind="stable")[:_CATEGORIES]
-    shown = largest[np.argsort(-before[largest], kind="stable")]
-    bars = [Bar(printable(reference.categories[i]), float(before[i]), float(after[i])) for i in shown]
-    if known > _CATEGORIES:
-        rest, now = (max(float(each.sum() - each[shown].sum()), 0.0) for each in (before, after))
-        bars.append(Bar(f"{known - _CATEGORIES:,} others", rest, now, "…"))
+    category_count = len(reference.categories)
+    before, after = column.reference_shares[:category_count], column.current_shares[:category_count]
+    largest = np.argsort(-np.maximum(before, after), kind="stable")[:_MAX_CATEGORIES]
+    chosen = largest[np.argsort(-before[largest], kind="stable")]
+    bars = [Bar(printable(reference.categories[i]), float(before[i]), float(after[i])) for i in chosen]
+    if category_count > _MAX_CATEGORIES:
+        rest_before, rest_after = (
+            max(float(shares.sum() - shares[chosen].sum()), 0.0) for shares in (before, after)
+        )
+        bars.append(Bar(f"{category_count - _MAX_CATEGORIES:,} others", rest_before, rest_after, "…"))
     return bars
 
 
@@ -188,5 +195,8 @@ def special_bars(column: ColumnReport) -> list[Bar]:
         bins = {"unseen": slice(reference.unseen, missing), "missing": slice(missing, None)}
     else:
         bins = {"missing": slice(missing, missing + 1), "infinite": slice(missing + 1, None)}
-    bars = [Bar(name, float(before[part].sum()), float(after[part].sum())) for name, part in bins.items()]
+    bars = [
+        Bar(name, float(before[bin_range].sum()), float(after[bin_range].sum()))
+        for name, bin_range in bins.items()
+    ]
     return [bar for bar in bars if bar.reference or bar.current]

@@ -108,8 +108,8 @@ class DriftCollector(Collector):
         for key, report in self._reports.items():
             of_columns = [(column.name, column.statistics) for column in report.columns]
             for name, statistics in [*of_columns, ("", report.whole)]:
-                for statistic, found in statistics.items():
-                    values.add_metric([*key, name, statistic], found.value)
-                    if found.null is not None:
-                        nulls.add_metric([*key, name, statistic], found.null)
+                for statistic, result in statistics.items():
+                    values.add_metric([*key, name, statistic], result.value)
+                    if result.null is not None:
+                        nulls.add_metric([*key, name, statistic], result.null)
         yield from (values, nulls)

@@ -39,7 +39,7 @@ class Outbox(Generic[Item]):
         self._dropped_names: list[str] = []
         self._last_line = -SILENCE_SECONDS
         self._lock = Lock()
-        self._doing: list[Item] = []
+        self._in_progress: list[Item] = []
         self._items: Queue[Item] = Queue(size)
         self._closed = Event()
         self._thread: Thread | None = None
@@ -92,7 +92,7 @@ class Outbox(Generic[Item]):
             return []
         log.error("%s: not done in %g s; %d more wait and are lost", self._name, seconds, self.waiting)
         with self._items.mutex:
-            return [*self._doing, *self._items.queue]
+            return [*self._in_progress, *self._items.queue]
 
     def _drop(self) -> None:
         with suppress(Empty):  # the thread has just taken one
@@ -106,8 +106,8 @@ class Outbox(Generic[Item]):
         """Log the drops that are not logged yet, unless the last line is recent."""
         now = monotonic()
         with self._lock:
-            recent = now - self._last_line < SILENCE_SECONDS
-            if not self._dropped_names or (recent and not at_end):
+            is_recent = now - self._last_line < SILENCE_SECONDS
+            if not self._dropped_names or (is_recent and not at_end):
                 return
             names, self._dropped_names, self._last_line = self._dropped_names, [], now
         log.warning(
@@ -122,9 +122,9 @@ class Outbox(Generic[Item]):
                 item = self._items.get(timeout=0.2)
             except Empty:
                 continue
-            self._doing = [item]
+            self._in_progress = [item]
             try:
                 self._work(item)
             except Exception as error:
                 log.error("%s: %s: %s", self._name, type(error).__name__, error)
-            self._doing = []
+            self._in_progress = []

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 10_000_000
 MAX_SECONDS = 3600.0
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 ARROW_FILE = "application/vnd.apache.arrow.file"
 
 _BY_ACCEPT = {"vary": "accept"}
@@ -31,24 +31,26 @@ async def report(request: Request, watched: Watched, model: str, version: str) -
     from driftline.monitor.reporting.render import page
 
     monitor = watched.ready()
-    windows = whole(request, "window", 1, 1, monitor.keep_windows + 1)
-    found = await asyncio.to_thread(monitor.report, windows)
+    windows = whole_number(request, "window", 1, 1, monitor.keep_windows + 1)
+    result = await asyncio.to_thread(monitor.report, windows)
     if "text/html" in request.headers.get("accept", "") and request.query_params.get("format") != "json":
         title = f"{model} {version}: drift" if version else f"{model}: drift"
         links = _links(windows, monitor.finished_windows + 1)
-        content = await asyncio.to_thread(page, title, [(title, found)], links, "the JSON (?format=json)")
+        content = await asyncio.to_thread(page, title, [(title, result)], links, "the JSON (?format=json)")
         return HTMLResponse(content, headers=_BY_ACCEPT | _NO_SCRIPT)
-    answer = json({"model": model, "version": version} | found.to_dict())
-    answer.headers.update(_BY_ACCEPT)
-    return answer
+    response = json({"model": model, "version": version} | result.to_dict())
+    response.headers.update(_BY_ACCEPT)
+    return response
 
 
-def _links(windows: int, most: int) -> dict[str, str]:
-    """Return links to the current window, one window less and one more, up to `most`, and to the JSON."""
-    others = {1, min(windows - 1, most), windows + 1} - {windows}
-    near = [each for each in sorted(others) if 1 <= each <= most]
-    told = {each: "the current window" if each == 1 else f"the last {each} windows" for each in near}
-    return {told[each]: f"?window={each}" for each in near} | {"JSON": f"?window={windows}&format=json"}
+def _links(windows: int, limit: int) -> dict[str, str]:
+    """Return links to the current window, one window less and one more, up to `limit`, and to the JSON."""
+    links = {}
+    for count in sorted({1, min(windows - 1, limit), windows + 1} - {windows}):
+        if 1 <= count <= limit:
+            label = "the current window" if count == 1 else f"the last {count} windows"
+            links[label] = f"?window={count}"
+    return links | {"JSON": f"?window={windows}&format=json"}
 
 
 async def acknowledge(watched: Watched) -> Response:
@@ -71,7 +73,7 @@ async def window(watched: Watched, model: str, version: str) -> Response:
 async def reference(watched: Watched) -> Response:
     """Return the profile that rows are compared with, as an Arrow file."""
     profile = watched.ready().profile
-    return Response(await asyncio.to_thread(saved, profile), media_type=ARROW_FILE)
+    return Response(await asyncio.to_thread(profile_bytes, profile), media_type=ARROW_FILE)
 
 
 async def profile(request: Request, watched: Watched) -> Response:
@@ -79,47 +81,48 @@ async def profile(request: Request, watched: Watched) -> Response:
 
     Its columns have the same names as in the profile that rows are compared with.
     """
-    rows = whole(request, "rows", 10_000, 1, MAX_ROWS)
+    rows = whole_number(request, "rows", 10_000, 1, MAX_ROWS)
     seconds = number(request, "seconds", 60.0, 0.1, MAX_SECONDS)
     with watched.capturing(rows) as capture:
         deadline = asyncio.get_running_loop().time() + seconds
         while not capture.full and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
             if await request.is_disconnected():
                 return Response(status_code=499)
     if not capture.rows:
         raise Unavailable(f"a profile of live traffic: expected rows within {seconds:g} s, got none")
     monitor = watched.observer.monitor
-    names = {one.source: one.name for one in monitor.profile.references} if monitor is not None else {}
-    content = await asyncio.to_thread(lambda: saved(capture.profile().renamed(names)))
+    references = monitor.profile.references if monitor is not None else ()
+    names = {reference.source: reference.name for reference in references}
+    content = await asyncio.to_thread(lambda: profile_bytes(capture.profile().renamed(names)))
     headers = {"driftline-profile-rows": str(capture.rows)}
     return Response(content, media_type=ARROW_FILE, headers=headers)
 
 
-def whole(request: Request, name: str, default: int, least: int, most: int) -> int:
+def whole_number(request: Request, name: str, default: int, minimum: int, maximum: int) -> int:
     """Return a whole number from the query; BadRequest if it is not one, or out of range."""
-    value = number(request, name, default, least, most)
+    value = number(request, name, default, minimum, maximum)
     if value % 1:
-        got = shorten(request.query_params[name])
-        raise BadRequest(f"parameter '{name}': expected a whole number, got {got}")
+        given = shorten(request.query_params[name])
+        raise BadRequest(f"parameter '{name}': expected a whole number, got {given}")
     return int(value)
 
 
-def number(request: Request, name: str, default: float, least: float, most: float) -> float:
+def number(request: Request, name: str, default: float, minimum: float, maximum: float) -> float:
     """Return a number from the query; BadRequest if it is not a number, or out of range."""
     text = request.query_params.get(name)
     try:
         value = default if text is None else float(text)
     except ValueError:
         value = float("nan")
-    if not least <= value <= most:
+    if not minimum <= value <= maximum:
         raise BadRequest(
-            f"parameter '{name}': expected a number from {least:g} to {most:g}, got {shorten(text)}"
+            f"parameter '{name}': expected a number from {minimum:g} to {maximum:g}, got {shorten(text)}"
         )
     return value
 
 
-def saved(profile: Profile) -> bytes:
+def profile_bytes(profile: Profile) -> bytes:
     """Return the content of a profile's file."""
     from driftline.monitor.reference.storage import encode
 

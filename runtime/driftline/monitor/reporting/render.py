@@ -31,15 +31,17 @@ COMPLETE = "to_dict()"
 PLAIN_WIDTH = 120
 """Characters in a line of text without a terminal."""
 
-_FOOT = (
+_FOOTNOTE = (
     "Where a bin is empty, PSI adds half a row to each; beside it is what chance alone would make of it. "
     "KS: the chance of a distance like this, had nothing changed. "
     "Mean: the shift in standard deviations of the reference, ± its 95 % interval."
 )
-_SINCE = "The table is of the whole window; alarms and changes tell of the rows since they began, about."
+_ONSET_FOOTNOTE = (
+    "The table is of the whole window; alarms and changes tell of the rows since they began, about."
+)
 
-_COLOURS = {"alarm": "bold red", "change": "bold yellow"}
-_LABELS = {kind: f' <span class="held {kind}">{kind}</span>' for kind in _COLOURS}
+_TERMINAL_STYLES = {"alarm": "bold red", "change": "bold yellow"}
+_HTML_LABELS = {kind: f' <span class="held {kind}">{kind}</span>' for kind in _TERMINAL_STYLES}
 
 _DATE = re.compile(r"\b\d{4}-\d\d-\d\d( \d\d:\d\d(:\d\d)?)?\b")
 
@@ -83,25 +85,25 @@ def terminal(report: Report) -> RenderableType:
 
     parts: list[RenderableType] = [Text(_heading(report), "bold")]
     for group in _groups(report):
-        label = Text(f"{group.kind:<8}", _COLOURS[group.kind])
-        parts.append(label.append(group.told(len(report.columns)), "default"))
+        label = Text(f"{group.kind:<8}", _TERMINAL_STYLES[group.kind])
+        parts.append(label.append(group.describe(len(report.columns)), "default"))
     if report.whole:
-        parts.append(Text(f"whole rows: {_whole(report)}"))
+        parts.append(Text(f"whole rows: {_whole_rows(report)}"))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("column", overflow="fold")
     table.add_column("")
     for name in ("PSI", "by chance", "KS p", "mean shift, sd", "missing"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("change", overflow="fold")
-    held = _held(report)
-    for column in _shown(report, held):
-        kind = held.get(column.name, "")
+    kinds = _held_kinds(report)
+    for column in _shown_columns(report, kinds):
+        kind = kinds.get(column.name, "")
         psi = column.statistics.get("psi")
         cells = (_psi(column), _number(psi.null) if psi else "", *_cells(column))
-        label = Text(kind, _COLOURS.get(kind, ""))
-        table.add_row(Text(column.name), label, *cells, Text(_words(column)))
-    foot = " ".join(filter(None, (_more(report), _foot(report))))
-    return Group(*parts, Text(), table, Text(), Text(foot, "dim"))
+        label = Text(kind, _TERMINAL_STYLES.get(kind, ""))
+        table.add_row(Text(column.name), label, *cells, Text(_description(column)))
+    footnote = " ".join(filter(None, (_hidden_note(report), _footnote(report))))
+    return Group(*parts, Text(), table, Text(), Text(footnote, "dim"))
 
 
 def plain(renderable: RenderableType) -> str:
@@ -123,21 +125,24 @@ def html(report: Report, complete: str = COMPLETE) -> str:
 
     complete  what has all columns
     """
-    told = [(escape(group.kind), group.told(len(report.columns))) for group in _groups(report)]
-    signals = "".join(f'<p class="signal {kind}"><b>{kind}</b> {_typeset(text)}</p>' for kind, text in told)
-    held = _held(report)
-    whole = f"<p>Whole rows: {escape(_whole(report))}</p>" if report.whole else ""
-    rows = "".join(_row(column, held.get(column.name, "")) for column in _shown(report, held))
-    key = (
+    descriptions = [(escape(group.kind), group.describe(len(report.columns))) for group in _groups(report)]
+    signals = "".join(
+        f'<p class="signal {kind}"><b>{kind}</b> {_typeset(text)}</p>' for kind, text in descriptions
+    )
+    kinds = _held_kinds(report)
+    whole = f"<p>Whole rows: {escape(_whole_rows(report))}</p>" if report.whole else ""
+    rows = "".join(_row(column, kinds.get(column.name, "")) for column in _shown_columns(report, kinds))
+    legend = (
         '<svg class="key" viewBox="0 0 10 10"><rect class="r" width="10" height="10"/></svg>reference'
         '<svg class="key" viewBox="0 0 10 10"><rect class="c" width="10" height="10"/></svg>this window'
     )
-    more = f"<p>{escape(_more(report, complete))}</p>" if _more(report) else ""
+    more = f"<p>{escape(_hidden_note(report, complete))}</p>" if _hidden_note(report) else ""
     return (
-        f'<div class="driftline"><style>{_STYLE}</style><p><b>{escape(_heading(report))}</b>{key}</p>'
+        f'<div class="driftline"><style>{_STYLE}</style><p><b>{escape(_heading(report))}</b>{legend}</p>'
         f'{signals}{whole}<table><thead><tr><th class="l">column</th><th class="l"></th><th>PSI</th>'
         '<th>KS p</th><th>mean shift, sd</th><th>missing</th><th class="l">change</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table>{more}<small style='white-space:normal'>{_foot(report)}</small></div>"
+        f"<tbody>{rows}</tbody></table>{more}"
+        f"<small style='white-space:normal'>{_footnote(report)}</small></div>"
     )
 
 
@@ -152,7 +157,7 @@ def page(
     links     to other pages: addresses by name
     complete  what has all columns
     """
-    others = " · ".join(
+    navigation = " · ".join(
         f'<a href="{escape(address)}">{escape(name)}</a>' for name, address in (links or {}).items()
     )
     parts = "".join(f"<h1>{escape(heading)}</h1>{html(report, complete)}" for heading, report in reports)
@@ -160,19 +165,19 @@ def page(
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
         f"<title>{escape(title)}</title><style>{_PAGE_STYLE}</style></head>"
-        f"<body>{f'<nav>{others}</nav>' if others else ''}{parts}</body></html>\n"
+        f"<body>{f'<nav>{navigation}</nav>' if navigation else ''}{parts}</body></html>\n"
     )
 
 
-def _row(column: ColumnReport, held: str) -> str:
+def _row(column: ColumnReport, kind: str) -> str:
     psi = column.statistics.get("psi")
     chance = f"<small>{escape(_number(psi.null))} by chance</small>" if psi else ""
     cells = "".join(f'<td class="n">{escape(cell)}</td>' for cell in _cells(column))
     return (
-        f'<tr><td class="l"><b>{escape(column.name)}</b>{_LABELS.get(held, "")}'
+        f'<tr><td class="l"><b>{escape(column.name)}</b>{_HTML_LABELS.get(kind, "")}'
         f"<small>{column.kind}, {column.rows:,} rows</small></td>"
         f'<td class="l">{histogram(column)}</td><td>{escape(_psi(column))}{chance}</td>{cells}'
-        f'<td class="l">{_typeset(_words(column))}</td></tr>'
+        f'<td class="l">{_typeset(_description(column))}</td></tr>'
     )
 
 
@@ -180,21 +185,23 @@ def _groups(report: Report) -> list[Group]:
     return groups([*report.alarms, *report.changes])
 
 
-def _held(report: Report) -> dict[str, str]:
+def _held_kinds(report: Report) -> dict[str, str]:
     """Return the kind of the signal held for each column, by name."""
-    return {one.column: one.kind for one in (*report.changes, *report.alarms)}
+    return {signal.column: signal.kind for signal in (*report.changes, *report.alarms)}
 
 
-def _shown(report: Report, held: Mapping[str, str]) -> list[ColumnReport]:
+def _shown_columns(report: Report, kinds: Mapping[str, str]) -> list[ColumnReport]:
     """Return columns, alarms first, then changes: in a long window, their drift may still be small."""
     order = ("alarm", "change", "")
-    return sorted(report.ranked(), key=lambda one: order.index(held.get(one.name, "")))[:MAX_SHOWN]
+    return sorted(report.ranked(), key=lambda column: order.index(kinds.get(column.name, "")))[:MAX_SHOWN]
 
 
 def _heading(report: Report) -> str:
-    between = f"{report.began:%Y-%m-%d %H:%M:%S} to {report.ended:%Y-%m-%d %H:%M:%S} UTC"
-    against = f"against a reference of {report.reference_rows:,}" if report.reference_rows else "no reference"
-    return f"{report.rows:,} row{'s' * (report.rows != 1)}, {between}, {against}"
+    period = f"{report.began:%Y-%m-%d %H:%M:%S} to {report.ended:%Y-%m-%d %H:%M:%S} UTC"
+    comparison = (
+        f"against a reference of {report.reference_rows:,}" if report.reference_rows else "no reference"
+    )
+    return f"{report.rows:,} row{'s' * (report.rows != 1)}, {period}, {comparison}"
 
 
 def _typeset(words: str) -> str:
@@ -203,7 +210,7 @@ def _typeset(words: str) -> str:
     return words.replace(" %", "\u00a0%").replace(" -&gt; ", "\u00a0→\u00a0")
 
 
-def _whole(report: Report) -> str:
+def _whole_rows(report: Report) -> str:
     names = {
         "mmd": "MMD",
         "correlation_max": "largest change of a correlation",
@@ -215,17 +222,17 @@ def _whole(report: Report) -> str:
     )
 
 
-def _foot(report: Report) -> str:
-    dated = any(signal.onset is not None for signal in (*report.alarms, *report.changes))
-    return f"{_FOOT} {_SINCE}" if dated else _FOOT
+def _footnote(report: Report) -> str:
+    has_onset = any(signal.onset is not None for signal in (*report.alarms, *report.changes))
+    return f"{_FOOTNOTE} {_ONSET_FOOTNOTE}" if has_onset else _FOOTNOTE
 
 
-def _more(report: Report, complete: str = COMPLETE) -> str:
+def _hidden_note(report: Report, complete: str = COMPLETE) -> str:
     hidden = len(report.columns) - MAX_SHOWN
     return f"{hidden:,} columns of less drift are not shown; {complete} has them all." if hidden > 0 else ""
 
 
-def _words(column: ColumnReport) -> str:
+def _description(column: ColumnReport) -> str:
     """Return the change and the note, or one of them if the other says nothing more."""
     if column.note and column.words in (NONE, column.note):
         return column.note
@@ -257,10 +264,10 @@ def _probability(statistic: Statistic) -> str:
 
 def _shift(statistic: Statistic) -> str:
     low, high = statistic.interval or (statistic.value, statistic.value)
-    error = (high - low) / 2
-    if max(abs(statistic.value), error) >= 1e6:
-        return f"{statistic.value:+.2g} ± {error:.2g}"
-    return f"{statistic.value:+z,.2f} ± {error:,.2f}"
+    margin = (high - low) / 2
+    if max(abs(statistic.value), margin) >= 1e6:
+        return f"{statistic.value:+.2g} ± {margin:.2g}"
+    return f"{statistic.value:+z,.2f} ± {margin:,.2f}"
 
 
 def _rate(rate: float) -> str:

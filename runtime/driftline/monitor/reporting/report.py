@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from driftline.errors import BadRequest, listed
-from driftline.monitor.comparison.comparing import Counted, compare, compare_rows
+from driftline.monitor.comparison.comparing import ColumnCounts, compare_columns, compare_rows
 from driftline.monitor.comparison.statistics import Statistic, number
-from driftline.monitor.comparison.wording import KINDS, describe, quoted, special
+from driftline.monitor.comparison.wording import KINDS, count_special, describe, quoted
 from driftline.monitor.detection.signals import Signal
 from driftline.monitor.reference.column import Categorical, Numeric, Reference
 from driftline.monitor.reference.profile import Profile
@@ -83,7 +83,7 @@ class ColumnReport:
     def facts(self) -> dict[str, float]:
         """Facts about the window alone: rates of special values; mean, sd, least and greatest."""
         rows = self.rows
-        rates = special(self.reference, self.counts)
+        rates = count_special(self.reference, self.counts)
         facts = {f"{name}_rate": count / rows for name, count in rates.items() if rows}
         if self.moments is not None and self.moments[0] > 0:
             count, mean, squares, least, greatest = self.moments.tolist()
@@ -189,7 +189,7 @@ class Report:
         return pa.Table.from_pylist(list(self._history()), schema)
 
     def _history(self) -> Iterator[dict[str, Any]]:
-        told: list[tuple[str, str, int, Mapping[str, Statistic]]] = [
+        column_rows: list[tuple[str, str, int, Mapping[str, Statistic]]] = [
             (
                 column.name,
                 column.kind,
@@ -198,8 +198,8 @@ class Report:
             )
             for column in self.columns
         ]
-        for name, kind, rows, statistics in [*told, ("", "whole", self.rows, self.whole)]:
-            for statistic, fields in ((key, one.to_dict()) for key, one in statistics.items()):
+        for name, kind, rows, statistics in [*column_rows, ("", "whole", self.rows, self.whole)]:
+            for statistic, fields in ((key, value.to_dict()) for key, value in statistics.items()):
                 low, high = fields.pop("interval", (None, None))
                 yield {
                     "began": self.began,
@@ -245,7 +245,7 @@ def of(profile: Profile, window: Window, signals: Iterable[Signal] = ()) -> Repo
                 f"column {reference.name!r}: expected {len(reference.counts)} counts in the window, "
                 f"got {0 if counts is None else len(counts)}"
             )
-        columns.append(Counted(reference, counts, window.moments.get(reference.name)))
+        columns.append(ColumnCounts(reference, counts, window.moments.get(reference.name)))
     signals = tuple(signals)
     return Report(
         window.began,
@@ -259,25 +259,25 @@ def of(profile: Profile, window: Window, signals: Iterable[Signal] = ()) -> Repo
     )
 
 
-def of_columns(columns: Sequence[Counted], changed: Container[str] | None = None) -> list[ColumnReport]:
+def of_columns(columns: Sequence[ColumnCounts], changed: Container[str] | None = None) -> list[ColumnReport]:
     """Return the reports of columns; all at once, since thirty take little longer than one.
 
     changed  names of those that certainly changed, all if None. The others get words so rarely that, if
              nothing has changed, none has any in 95 % of reports
     """
-    rare = 0.05 / (KINDS * max(len(columns), 1))
+    rare_chance = 0.05 / (KINDS * max(len(columns), 1))
     reports = []
-    for column, found in zip(columns, compare(columns), strict=True):
+    for column, statistics in zip(columns, compare_columns(columns), strict=True):
         note = _note(column)
-        chance = 0.05 if changed is None or column.reference.name in changed else rare
-        change = describe(column.reference, column.counts, found, chance) if found else note
-        reports.append(ColumnReport(*column, found, change, note))
+        chance = 0.05 if changed is None or column.reference.name in changed else rare_chance
+        words = describe(column.reference, column.counts, statistics, chance) if statistics else note
+        reports.append(ColumnReport(*column, statistics, words, note))
     return reports
 
 
-def _note(column: Counted) -> str:
+def _note(column: ColumnCounts) -> str:
     """Say what is unusual about the reference or the window, and what it makes impossible to tell."""
-    reference, counts, moment = column
+    reference, counts, moments = column
     rows = reference.rows
     if not rows:
         return "no reference: only counted"
@@ -289,11 +289,11 @@ def _note(column: Counted) -> str:
         if not len(reference.edges):
             return "the reference has no values that float32 has as finite"
         if reference.minimum == reference.maximum:
-            return _of_one_value(reference, moment)
+            return _describe_single_value(reference, moments)
     elif (
         np.count_nonzero(reference.counts[: reference.unseen]) == 1 and not reference.counts[reference.unseen]
     ):
-        return f"the reference has one category only, {quoted(_only(reference))}"
+        return f"the reference has one category only, {quoted(_only_category(reference))}"
     elif 10 * reference.counts[reference.unseen] > 9 * rows:
         return "hardly any value comes again, as with ids: of such a column little can be told"
     if counts[reference.missing] == counts.sum():
@@ -301,13 +301,17 @@ def _note(column: Counted) -> str:
     return ""
 
 
-def _of_one_value(reference: Numeric, moment: Array | None) -> str:
+def _describe_single_value(reference: Numeric, moments: Array | None) -> str:
     """Describe a column whose reference has one value, so no spread to measure a shift by."""
-    least, greatest = (reference.minimum,) * 2 if moment is None or not moment[0] else moment[3:5].tolist()
-    now = [text(each, reference.temporal) for each in dict.fromkeys((least, greatest))]
-    told = f"the reference has one value only, {text(reference.minimum, reference.temporal)}"
-    return told if (least, greatest) == (reference.minimum,) * 2 else f"{told}; here {' to '.join(now)}"
+    least, greatest = (reference.minimum,) * 2 if moments is None or not moments[0] else moments[3:5].tolist()
+    window_values = [text(value, reference.temporal) for value in dict.fromkeys((least, greatest))]
+    description = f"the reference has one value only, {text(reference.minimum, reference.temporal)}"
+    return (
+        description
+        if (least, greatest) == (reference.minimum,) * 2
+        else f"{description}; here {' to '.join(window_values)}"
+    )
 
 
-def _only(reference: Categorical) -> str:
+def _only_category(reference: Categorical) -> str:
     return reference.categories[int(reference.counts[: reference.unseen].argmax())]

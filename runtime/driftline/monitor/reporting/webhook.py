@@ -25,7 +25,7 @@ log = logging.getLogger("driftline.webhook")
 ATTEMPTS = 8
 TIMEOUT_SECONDS = 10.0
 
-WAITING = 10_000
+MAX_WAITING = 10_000
 """Alarms that may wait: all columns of many wide models may alarm in one look."""
 
 SILENCE_SECONDS = 60.0
@@ -54,7 +54,7 @@ class Webhook:
         self._last_warning = -SILENCE_SECONDS
         self._client: httpx.Client | None = None
         self._out_of_time = False
-        self._outbox: Outbox[dict[str, Any]] = Outbox(self._deliver, "alarm-webhook", WAITING, _named)
+        self._outbox: Outbox[dict[str, Any]] = Outbox(self._deliver, "alarm-webhook", MAX_WAITING, _label)
 
     @property
     def dropped(self) -> int:
@@ -67,29 +67,29 @@ class Webhook:
 
     def close(self) -> None:
         """Post the queued alarms, for ten seconds at most; log those that could not be posted."""
-        left = self._outbox.close()
-        self._out_of_time = bool(left)
-        self._lost += len(left)
-        if lost := [*self._lost_at_end, *(f"{_named(content)} (no time left)" for content in left)]:
+        remaining = self._outbox.close()
+        self._out_of_time = bool(remaining)
+        self._lost += len(remaining)
+        if lost := [*self._lost_at_end, *(f"{_label(content)} (no time left)" for content in remaining)]:
             log.error("%d alarms could not be posted to %s: %s", len(lost), self._target, listed(lost, 6))
-        if self._client is not None and not left:
+        if self._client is not None and not remaining:
             self._client.close()
 
     def _deliver(self, content: dict[str, Any]) -> None:
         if self._out_of_time:
             return
-        at_end = False
+        was_closed = False
         try:
-            reason, at_end = self._post(content)
+            reason, was_closed = self._post(content)
         except Exception as error:  # unexpected, but the alarm must be named and counted all the same
             reason = type(error).__name__
         if not reason or self._out_of_time:
             return
         self._lost += 1
-        if at_end:
-            self._lost_at_end.append(f"{_named(content)} ({reason})")
+        if was_closed:
+            self._lost_at_end.append(f"{_label(content)} ({reason})")
         else:
-            log.error("the alarm of %s could not be posted to %s: %s", _named(content), self._target, reason)
+            log.error("the alarm of %s could not be posted to %s: %s", _label(content), self._target, reason)
 
     def _post(self, content: dict[str, Any]) -> tuple[str, bool]:
         """Post an alarm, with retries; return why it was given up, "" if it was not, and whether that was
@@ -105,15 +105,15 @@ class Webhook:
             if attempt and not self._outbox.rest(backoff(attempt)):
                 return reason, True
             try:
-                answer = self._client.post(self._url, content=body, headers=headers)
+                response = self._client.post(self._url, content=body, headers=headers)
             except httpx.HTTPError as error:
                 reason = type(error).__name__
                 self._log_retry(content, reason)
                 continue
-            reason = str(answer.status_code)
-            if answer.is_success:
+            reason = str(response.status_code)
+            if response.is_success:
                 return "", False
-            if answer.status_code != 429 and answer.status_code < 500:
+            if response.status_code != 429 and response.status_code < 500:
                 break
             self._log_retry(content, reason)
         return reason, False
@@ -124,7 +124,7 @@ class Webhook:
             self._last_warning = now
             log.warning(
                 "the alarm of %s can't be posted to %s: %s; more attempts follow, %d more alarms wait",
-                _named(content), self._target, reason, self._outbox.waiting,
+                _label(content), self._target, reason, self._outbox.waiting,
             )  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def event(signal: Signal) -> dict[str, Any]:
     return content | {"subject": signal.column} if signal.column else content
 
 
-def _named(content: dict[str, Any]) -> str:
+def _label(content: dict[str, Any]) -> str:
     """Return an alarm's model, version and column, for messages."""
     data = content["data"]
     return " ".join(str(data[key]) for key in ("model", "version", "column") if data.get(key))

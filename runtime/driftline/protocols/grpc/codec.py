@@ -29,10 +29,10 @@ _CONTENTS = {
 }
 """Where a tensor's values are, if not in raw_input_contents."""
 
-_MOST = 2**14
+_MAX_ENTRIES = 2**14
 """The most tensors and parameters of a request, and dimensions of a tensor: each becomes a Python object."""
 
-_OF_REST = frozenset(("binary_data", "binary_data_output", "binary_data_size"))
+_REST_ONLY = frozenset(("binary_data", "binary_data_output", "binary_data_size"))
 """Parameters that say where bytes are in a REST body."""
 
 
@@ -53,14 +53,14 @@ class GrpcCodec:
 
     def encode(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, None]:
         """Return a serialised ModelInferResponse."""
-        answer = ModelInferResponse(model_name=self._name, model_version=self._version, id=request.id or "")
+        response = ModelInferResponse(model_name=self._name, model_version=self._version, id=request.id or "")
         for name in request.outputs:
             array, datatype = outputs[name], self._datatypes[name]
             if request.classes and name in request.classes:
                 array, datatype = greatest(array, request.classes[name], self._batched), "BYTES"
-            answer.outputs.add(name=name, datatype=datatype, shape=array.shape)
-            answer.raw_output_contents.append(binary.encode(array))
-        return answer.SerializeToString(), None
+            response.outputs.add(name=name, datatype=datatype, shape=array.shape)
+            response.raw_output_contents.append(binary.encode(array))
+        return response.SerializeToString(), None
 
     def as_rest(self, request: InferRequest, outputs: Tensors) -> tuple[bytes, int | None]:
         """Return the same response over REST, all tensors binary: a body, and where its JSON ends."""
@@ -92,8 +92,8 @@ def document_of(received: Received) -> dict[str, Any]:
             f"'raw_input_contents': expected {len(request.inputs)}, one for each input, got {len(raw)}"
         )
     inputs = [
-        {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape[:_MOST])}
-        | {"data": _raw(tensor, raw[position]) if raw else _typed(tensor)}
+        {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape[:_MAX_ENTRIES])}
+        | {"data": _raw_values(tensor, raw[position]) if raw else _typed_values(tensor)}
         | _with_parameters(tensor)
         for position, tensor in enumerate(request.inputs)
     ]
@@ -102,26 +102,26 @@ def document_of(received: Received) -> dict[str, Any]:
 
 
 def _check_size(request: Any) -> None:
-    tensors = (*request.inputs[:_MOST], *request.outputs[:_MOST])
-    came = len(request.inputs) + len(request.outputs)
-    came += sum(len(one.parameters) for one in (request, *tensors))
-    if came > _MOST:
-        raise BadRequest(f"the request: expected at most {_MOST} tensors and parameters, got {came}")
+    tensors = (*request.inputs[:_MAX_ENTRIES], *request.outputs[:_MAX_ENTRIES])
+    count = len(request.inputs) + len(request.outputs)
+    count += sum(len(message.parameters) for message in (request, *tensors))
+    if count > _MAX_ENTRIES:
+        raise BadRequest(f"the request: expected at most {_MAX_ENTRIES} tensors and parameters, got {count}")
 
 
 def end_within(request: Any, seconds: float) -> None:
     """Limit a ModelInferRequest's parameter `timeout` to the time that its client waits."""
-    given = request.parameters["timeout"]
-    if given.WhichOneof("parameter_choice") in (
+    timeout = request.parameters["timeout"]
+    if timeout.WhichOneof("parameter_choice") in (
         None,
         "int64_param",
     ):  # any other type is reported when it is read
-        left = max(1, int(seconds * 1e6))
-        if given.int64_param >= 0:
-            given.int64_param = min(given.int64_param or left, left)
+        remaining = max(1, int(seconds * 1e6))
+        if timeout.int64_param >= 0:
+            timeout.int64_param = min(timeout.int64_param or remaining, remaining)
 
 
-def _raw(tensor: Any, content: bytes | memoryview) -> memoryview:
+def _raw_values(tensor: Any, content: bytes | memoryview) -> memoryview:
     if fields := tensor.contents.ListFields():
         raise BadRequest(
             f"input {tensor.name!r}: expected raw_input_contents alone, got {fields[0][0].name} too"
@@ -129,16 +129,16 @@ def _raw(tensor: Any, content: bytes | memoryview) -> memoryview:
     return memoryview(content)
 
 
-def _typed(tensor: Any) -> list[Any]:
+def _typed_values(tensor: Any) -> list[Any]:
     field = _CONTENTS.get(tensor.datatype)
     if field is None:
         if tensor.datatype == "FP16":
             raise BadRequest(f"input {tensor.name!r}: expected FP16 in raw_input_contents, got contents")
         return []  # there is no such datatype, which is reported when it is read
-    for other, _ in tensor.contents.ListFields():
-        if other.name != field:
+    for sent_field, _ in tensor.contents.ListFields():
+        if sent_field.name != field:
             raise BadRequest(
-                f"input {tensor.name!r}: expected {field} for {tensor.datatype}, got {other.name}"
+                f"input {tensor.name!r}: expected {field} for {tensor.datatype}, got {sent_field.name}"
             )
     return list(getattr(tensor.contents, field))
 
@@ -155,5 +155,5 @@ def values_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: getattr(value, value.WhichOneof("parameter_choice") or "string_param")
         for name, value in parameters.items()
-        if name not in _OF_REST
+        if name not in _REST_ONLY
     }

@@ -13,8 +13,8 @@ LONG = 2**16
 MAX_FIELDS = 2**15
 """The most fields of a message, as many as a shorter one can have: each takes a microsecond and 100 bytes."""
 
-_RAW = ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number << 3 | 2
-_VARINT, _EIGHT_BYTES, _SIZED, _FOUR_BYTES = 0, 1, 2, 5
+_RAW_TAG = ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number << 3 | 2
+_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 """Wire types, the lowest three bits of the tag before each field: https://protobuf.dev/programming-guides/encoding"""
 
 
@@ -41,7 +41,7 @@ def read(data: bytes) -> Received:
             raise ValueError(f"expected at most {MAX_FIELDS} tensors and parameters, got more")
         tag, position = _varint(data, start)
         position, end = _extent(data, tag & 7, position)
-        if tag == _RAW:
+        if tag == _RAW_TAG:
             raw.append(view[position:end])
         else:
             rest.append(view[start:end])
@@ -53,12 +53,12 @@ def _extent(data: bytes, kind: int, position: int) -> tuple[int, int]:
     """Return where the value of a field begins and ends."""
     if kind == _VARINT:
         return position, _varint(data, position)[1]
-    size = 8 if kind == _EIGHT_BYTES else 4
-    if kind == _SIZED:
+    size = 8 if kind == _FIXED64 else 4
+    if kind == _LENGTH_DELIMITED:
         size, position = _varint(data, position)
-    elif kind not in (_EIGHT_BYTES, _FOUR_BYTES):
+    elif kind not in (_FIXED64, _FIXED32):
         raise ValueError(
-            f"a field of kind {kind}: expected {_VARINT}, {_EIGHT_BYTES}, {_SIZED} or {_FOUR_BYTES}"
+            f"a field of kind {kind}: expected {_VARINT}, {_FIXED64}, {_LENGTH_DELIMITED} or {_FIXED32}"
         )
     if position + size > len(data):
         raise ValueError(f"a field of {size} bytes: expected at most {len(data) - position}")

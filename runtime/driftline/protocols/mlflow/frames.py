@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from driftline.errors import BadRequest, shown
-from driftline.protocols import named
+from driftline.protocols import matching
 from driftline.tensors import Array, Signature, Tensors, TensorSpec, as_column, coerce
 
 SPLIT_KEYS = {"columns", "index", "data"}
@@ -36,12 +36,14 @@ class Frame:
         """Return the columns by name; BadRequest if two have the same name."""
         columns = dict(zip(self.names, self.columns, strict=True))
         if len(columns) < len(self.names):
-            twice = next(name for name in columns if self.names.count(name) > 1)
-            raise BadRequest(f"column {shown(twice)}: expected once, got {self.names.count(twice)} times")
+            duplicate = next(name for name in columns if self.names.count(name) > 1)
+            raise BadRequest(
+                f"column {shown(duplicate)}: expected once, got {self.names.count(duplicate)} times"
+            )
         return columns
 
 
-def split_of(value: object) -> tuple[tuple[Hashable, ...] | None, list[Any]]:
+def parse_split(value: object) -> tuple[tuple[Hashable, ...] | None, list[Any]]:
     """Return the names of the columns, if there are any, and the rows of a `dataframe_split`."""
     if type(value) is not dict or "data" not in value or not SPLIT_KEYS.issuperset(value):
         raise BadRequest(
@@ -51,7 +53,9 @@ def split_of(value: object) -> tuple[tuple[Hashable, ...] | None, list[Any]]:
     names, rows, index = value.get("columns"), value["data"], value.get("index")
     if type(rows) is not list:
         raise BadRequest(f"'dataframe_split': expected 'data' as a list of rows, got {shown(rows)}")
-    if names is not None and (type(names) is not list or not all(type(name) in _NAMES for name in names)):
+    if names is not None and (
+        type(names) is not list or not all(type(name) in _NAME_TYPES for name in names)
+    ):
         raise BadRequest(f"'dataframe_split': expected 'columns' as a list of names, got {shown(names)}")
     if index is not None and (type(index) is not list or len(index) != len(rows)):
         raise BadRequest(
@@ -61,13 +65,13 @@ def split_of(value: object) -> tuple[tuple[Hashable, ...] | None, list[Any]]:
     return None if names is None else tuple(names), rows
 
 
-_NAMES = {str, int, float, bool, type(None)}
+_NAME_TYPES = {str, int, float, bool, type(None)}
 
 
 def from_rows(names: Sequence[Hashable] | None, rows: list[Any]) -> Frame:
     """Convert rows to columns; a row that is shorter than others lacks the values of the last columns."""
-    listed = set(map(type, rows)) <= {list}
-    columns = [list(column) for column in zip_longest(*rows)] if listed else [rows]
+    is_nested = set(map(type, rows)) <= {list}
+    columns = [list(column) for column in zip_longest(*rows)] if is_nested else [rows]
     if names is None:
         names = range(len(columns))
     elif not rows:
@@ -77,7 +81,7 @@ def from_rows(names: Sequence[Hashable] | None, rows: list[Any]) -> Frame:
     return Frame(tuple(names), columns)
 
 
-def same_records(value: object) -> tuple[tuple[Hashable, ...], list[Any]] | None:
+def uniform_records(value: object) -> tuple[tuple[Hashable, ...], list[Any]] | None:
     """Return names and rows of records that all have the same names in the same order; else None."""
     if type(value) is not list or not value or set(map(type, value)) != {dict}:
         return None
@@ -106,7 +110,7 @@ def tensors_of(frame: Frame, signature: Signature) -> Tensors:
     """
     first = signature.inputs[0]
     if len(signature.inputs) == 1 and not first.raw:
-        return {first.name: _fit(first, _matrix(first, arranged(first, frame)))}
+        return {first.name: _reshape(first, _matrix(first, select(first, frame)))}
     columns = frame.by_name()
     blocks = signature.blocks({spec.name: columns.get(spec.name) for spec in signature.inputs})
     if blocks is not None:
@@ -118,7 +122,7 @@ def tensors_of(frame: Frame, signature: Signature) -> Tensors:
                 f"column {spec.name!r}: expected {spec.datatype.name}, got nothing; "
                 f"the data has: {', '.join(map(str, columns))}"
             )
-        array = _fit(spec, _values(spec, columns[spec.name]))
+        array = _reshape(spec, _values(spec, columns[spec.name]))
         tensors[spec.name] = as_column(spec, array) if spec.raw else array
     return tensors
 
@@ -128,10 +132,10 @@ def wanted(signature: Signature, names: Sequence[str]) -> Container[str]:
     first = signature.inputs[0]
     if len(signature.inputs) > 1 or first.raw:
         return {spec.name for spec in signature.inputs}
-    return (first.column_names and named.taken(first, names)) or names
+    return (first.column_names and matching.columns_of(first, names)) or names
 
 
-def arranged(spec: TensorSpec, frame: Frame) -> Frame:
+def select(spec: TensorSpec, frame: Frame) -> Frame:
     """The columns of a table that an input takes, in its order.
 
     Raises BadRequest if any is missing, or there twice.
@@ -139,13 +143,13 @@ def arranged(spec: TensorSpec, frame: Frame) -> Frame:
     if not spec.column_names:
         return frame
     names = tuple(map(str, frame.names))
-    taken = named.taken(spec, names)
-    if not taken:
-        if not named.in_order(spec, names):
-            raise named.missing(spec, names)
+    selected = matching.columns_of(spec, names)
+    if not selected:
+        if not matching.by_position(spec, names):
+            raise matching.missing(spec, names)
         return frame
     columns = Frame(names, frame.columns).by_name()
-    return Frame(taken, [columns[name] for name in taken])
+    return Frame(selected, [columns[name] for name in selected])
 
 
 def _matrix(spec: TensorSpec, frame: Frame) -> Array:
@@ -175,7 +179,7 @@ def _values(spec: TensorSpec, column: Any) -> Array:
     return coerce(spec, column)
 
 
-def _fit(spec: TensorSpec, array: Array) -> Array:
+def _reshape(spec: TensorSpec, array: Array) -> Array:
     """Reshape a column to a tensor, (rows,) or (rows, 1) as the model has it."""
     if array.ndim == 1 and len(spec.shape) == 2:
         array = array.reshape(-1, 1)

@@ -22,11 +22,11 @@ from driftline.mlmodel import MlflowSignature, Predictions
 from driftline.protocols import numbers
 from driftline.protocols.codec import InferRequest, python_loads
 from driftline.protocols.forms import NumberForm
-from driftline.protocols.mlflow.enforcing import check_parameters, intake
-from driftline.protocols.mlflow.frames import from_records, from_rows, same_records, split_of
+from driftline.protocols.mlflow.enforcing import check_parameters, intake_of
+from driftline.protocols.mlflow.frames import from_records, from_rows, parse_split, uniform_records
 from driftline.protocols.mlflow.matrix import Matrix
 from driftline.protocols.objects import Objects
-from driftline.protocols.rows import BEHIND, RowForm
+from driftline.protocols.rows import END, RowForm
 from driftline.tensors import Array, Signature, Tensors, TensorSpec
 
 VERSION = "3.17.2"
@@ -45,8 +45,8 @@ Answer = list[Any] | dict[str, list[Any]]
 """A list of predictions, one for each row, or such lists by name."""
 
 _RECORDS = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"dataframe_records"[ \t\n\r]*:[ \t\n\r]*\[')
-_MOST_FORMS = 64
-_MOST_HEAD = 65_536
+_MAX_FORMS = 64
+_MAX_HEAD = 65_536
 
 
 def protocol_of(content_type: bytes) -> str:
@@ -74,17 +74,17 @@ class Form:
     count   the number of rows of each, which an index in that text fixes; None without an index
     """
 
-    before: bytes
-    behind: bytes
+    prefix: bytes
+    suffix: bytes
     rows: numbers.Rows
     by_row: bool
     count: int | None
 
     def array(self, body: bytes) -> numbers.Numbers:
         """Return where the rows of a request are; Unread if it is of another form."""
-        if not (body.startswith(self.before) and body.endswith(self.behind)):
+        if not (body.startswith(self.prefix) and body.endswith(self.suffix)):
             raise numbers.Unread
-        array = numbers.Numbers(body, len(self.before), len(body) - len(self.behind))
+        array = numbers.Numbers(body, len(self.prefix), len(body) - len(self.suffix))
         if self.count is not None and self.rows.layout(array).shape[0] != self.count:
             raise numbers.Unread
         return array
@@ -111,11 +111,11 @@ class MlflowCodec:
         self._classes = {} if classes is None else classes
         self._predictions = predictions
         self._declared = declared or MlflowSignature()
-        self._intake = intake(signature, declared)
+        self._intake = intake_of(signature, declared)
         self._matrix = Matrix.of(signature, self._declared)
         # Integers have to be checked one by one; columns without names are told apart by position.
         matrix = self._matrix
-        floats = matrix is not None and not matrix.whole and matrix.spec.datatype.dtype.kind == "f"
+        floats = matrix is not None and not matrix.integers and matrix.spec.datatype.dtype.kind == "f"
         self._objects = Objects(matrix.names) if matrix and matrix.names and floats else None
         self._forms: dict[bytes, Form] = {}
 
@@ -128,24 +128,28 @@ class MlflowCodec:
                 return InferRequest({form.rows.name: array}, self._outputs, by_row=form.by_row)
             except numbers.Unread:
                 pass  # the error is reported for the original text
-        elif self._objects is not None and (before := _RECORDS.match(body)) is not None:
+        elif self._objects is not None and (opening := _RECORDS.match(body)) is not None:
             stop = body.rfind(b"]")
-            if BEHIND.match(body, stop + 1) is not None:
+            if END.match(body, stop + 1) is not None:
                 try:
-                    return self._of_records(self._objects.read(body, before.end(), stop))
+                    return self._request_of_records(self._objects.read(body, opening.end(), stop))
                 except numbers.Unread:
                     pass
         document = _loads(body)
-        given = [key for key in FORMATS if type(document) is dict and key in document]
-        if len(given) != 1:
+        keys = [key for key in FORMATS if type(document) is dict and key in document]
+        if len(keys) != 1:
             raise BadRequest(
                 f"the request: expected an object with exactly one of {', '.join(FORMATS)}, "
                 f"got {shown(document)}"
             )
-        inputs, by_row = self._read(given[0], document[given[0]])
+        inputs, by_row = self._read(keys[0], document[keys[0]])
         check_parameters(document.get("params"), self._declared.params)
-        if form is None and self._matrix is not None and self._matrix.is_all(given[0], document[given[0]]):
-            self._remember(body, self._matrix.spec, document, given[0], by_row)
+        if (
+            form is None
+            and self._matrix is not None
+            and self._matrix.is_unchanged(keys[0], document[keys[0]])
+        ):
+            self._remember(body, self._matrix.spec, document, keys[0], by_row)
         return InferRequest(inputs, self._outputs, by_row=by_row)
 
     def _read(self, key: str, value: Any) -> tuple[Tensors, bool]:
@@ -154,15 +158,15 @@ class MlflowCodec:
         if key == "instances":
             return self._intake.instances(value)
         if key == "dataframe_split":
-            names, rows = split_of(value)
-        elif (found := same_records(value)) is not None:
-            names, rows = found
+            names, rows = parse_split(value)
+        elif (records := uniform_records(value)) is not None:
+            names, rows = records
         else:
             return self._intake.table(from_records(value, key))
         inputs = self._matrix.read(names, rows) if self._matrix is not None else None
         return (inputs, True) if inputs is not None else self._intake.table(from_rows(names, rows))
 
-    def _of_records(self, matrix: Array) -> InferRequest:
+    def _request_of_records(self, matrix: Array) -> InferRequest:
         """Return the request whose input is this matrix of records; Unread if it does not fit."""
         assert self._matrix is not None
         spec = self._matrix.spec
@@ -177,19 +181,19 @@ class MlflowCodec:
     ) -> None:
         """Keep the text around the rows of a request, the value of `key`, if nothing else may differ."""
         value = document[key]
-        table = type(value) is dict
-        without = {**document, key: {**value, "data": None} if table else None}
-        before, behind = _head(body), body[body.rfind(b"]]") + 2 :]
+        is_table = type(value) is dict
+        emptied = {**document, key: {**value, "data": None} if is_table else None}
+        prefix, suffix = _head(body), body[body.rfind(b"]]") + 2 :]
         try:
-            if len(before) > _MOST_HEAD or orjson.loads(before + b"null" + behind) != without:
+            if len(prefix) > _MAX_HEAD or orjson.loads(prefix + b"null" + suffix) != emptied:
                 return
         except orjson.JSONDecodeError:
             return
-        index = value.get("index") if table else None
-        if len(self._forms) == _MOST_FORMS:
+        index = value.get("index") if is_table else None
+        if len(self._forms) == _MAX_FORMS:
             self._forms.clear()
-        self._forms[before] = Form(
-            before, behind, numbers.Rows(spec), by_row, None if index is None else len(index)
+        self._forms[prefix] = Form(
+            prefix, suffix, numbers.Rows(spec), by_row, None if index is None else len(index)
         )
 
     # -- responses ---------------------------------------------------------------------------------
@@ -199,10 +203,12 @@ class MlflowCodec:
         return _dumps(self._answer(request, outputs)), None
 
     def _answer(self, request: InferRequest, outputs: Tensors) -> Answer:
-        given = self._predictions()
-        return self._of_onnx(request, outputs) if given is None else _of_python(given, outputs)
+        predictions = self._predictions()
+        if predictions is None:
+            return self._answer_of_onnx(request, outputs)
+        return _answer_of_python(predictions, outputs)
 
-    def _of_onnx(self, request: InferRequest, outputs: Tensors) -> Answer:
+    def _answer_of_onnx(self, request: InferRequest, outputs: Tensors) -> Answer:
         names = request.outputs
         if request.by_row:
             return self._by_row(names, [outputs[name] for name in names])
@@ -225,7 +231,7 @@ class MlflowCodec:
     def _values(self, name: str, array: Array) -> list[Any]:
         values: list[Any] = array.tolist()
         if name in self._classes:
-            classes = [str(one) for one in self._classes[name]]
+            classes = [str(label) for label in self._classes[name]]
             return [dict(zip(classes, row, strict=True)) for row in values]
         return values
 
@@ -235,8 +241,8 @@ class MlflowCodec:
         """Return the text around rows of numbers, once a request like this was read, or around a record."""
         form = self._forms.get(_head(body))
         if form is None:
-            before = _RECORDS.match(body) if self._objects is not None else None
-            return RowForm.of(self, body, before.end()) if before is not None else None
+            opening = _RECORDS.match(body) if self._objects is not None else None
+            return RowForm.of(self, body, opening.end()) if opening is not None else None
         try:
             array = form.array(body)
         except numbers.Unread:
@@ -247,7 +253,7 @@ class MlflowCodec:
         """See RowReader."""
         if self._objects is None:
             raise numbers.Unread
-        return self._of_records(self._objects.read_rows(rows))
+        return self._request_of_records(self._objects.read_rows(rows))
 
     def encode_all(
         self, request: InferRequest, outputs: Tensors, count: int
@@ -255,15 +261,15 @@ class MlflowCodec:
         """Return what `encode` does for each of `count` requests of equally many rows that ran as one."""
         answer = self._answer(request, outputs)
         if isinstance(answer, list):
-            return [(_dumps(part), None) for part in _parts(answer, count)]
-        parts = zip(*(_parts(column, count) for column in answer.values()), strict=True)
+            return [(_dumps(part), None) for part in _split(answer, count)]
+        parts = zip(*(_split(column, count) for column in answer.values()), strict=True)
         return [(_dumps(dict(zip(answer, part, strict=True))), None) for part in parts]
 
 
-def _parts(values: list[Any], count: int) -> list[list[Any]]:
+def _split(values: list[Any], count: int) -> list[list[Any]]:
     """Split values into `count` equal parts."""
-    each = len(values) // count
-    return [values[first : first + each] for first in range(0, len(values), each)]
+    size = len(values) // count
+    return [values[first : first + size] for first in range(0, len(values), size)]
 
 
 def _head(body: bytes) -> bytes:
@@ -271,13 +277,13 @@ def _head(body: bytes) -> bytes:
     return body[: max(0, body.find(b"[["))]
 
 
-def _of_python(given: Predictions, outputs: Tensors) -> Answer:
+def _answer_of_python(predictions: Predictions, outputs: Tensors) -> Answer:
     """Return predictions in the form and under the names that the model gave, not those of the signature."""
     columns: list[list[Any]] = [array.tolist() for array in outputs.values()]
-    if given.form == "array":
+    if predictions.form == "array":
         return columns[0]
-    names = given.names if len(given.names) == len(columns) else tuple(outputs)
-    if given.form == "mapping":
+    names = predictions.names if len(predictions.names) == len(columns) else tuple(outputs)
+    if predictions.form == "mapping":
         return dict(zip(names, columns, strict=True))
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 

@@ -17,8 +17,8 @@ from driftline.columns import decode_dictionary
 from driftline.config import Batching
 from driftline.errors import BadRequest
 from driftline.mlmodel import Column
-from driftline.protocols import unpacked
-from driftline.protocols.codec import InferRequest, check_most
+from driftline.protocols import sizes
+from driftline.protocols.codec import InferRequest, check_limit
 from driftline.protocols.mlflow.frames import Frame
 from driftline.protocols.mlflow.scoring import MlflowCodec
 from driftline.tensors import Array, Signature
@@ -34,7 +34,9 @@ class CsvCodec(MlflowCodec):
     def __init__(self, signature: Signature, *arguments: Any) -> None:
         super().__init__(signature, *arguments)
         schema = self._declared.inputs
-        declared = {one.name: one.type.name for one in schema if isinstance(one, Column) and one.name}
+        declared = {
+            column.name: column.type.name for column in schema if isinstance(column, Column) and column.name
+        }
         texts = [
             name
             for spec in signature.inputs
@@ -50,8 +52,8 @@ class CsvCodec(MlflowCodec):
         try:
             table = read_csv(body, self._types)
         except (pa.ArrowException, ValueError) as error:
-            raise BadRequest(f"the request is not valid CSV: {_line(error)}") from error
-        inputs, by_row = self._intake.table(_frame(table))
+            raise BadRequest(f"the request is not valid CSV: {_one_line(error)}") from error
+        inputs, by_row = self._intake.table(_to_frame(table))
         return InferRequest(inputs, self._outputs, by_row=by_row)
 
 
@@ -60,20 +62,20 @@ class ParquetCodec(MlflowCodec):
 
     Columns that the model does not take are not read.
 
-    most_rows   a table with more is refused before it is read: a million equal rows are a few bytes in a file
-    most_bytes  so is one with more bytes in the columns that are read, by the file's footer; and before it is
-                decoded, one with more bytes of values
+    max_rows   a table with more is refused before it is read: a million equal rows are a few bytes in a file
+    max_bytes  so is one with more bytes in the columns that are read, by the file's footer; and before it is
+               decoded, one with more bytes of values
     """
 
     def __init__(
         self,
         *arguments: Any,
-        most_rows: int = Batching().max_queue_rows,
-        most_bytes: int = Batching().max_queue_bytes,
+        max_rows: int = Batching().max_queue_rows,
+        max_bytes: int = Batching().max_queue_bytes,
     ) -> None:
         super().__init__(*arguments)
-        self._most_rows = most_rows
-        self._most_bytes = most_bytes
+        self._max_rows = max_rows
+        self._max_bytes = max_bytes
 
     def decode(self, body: bytes, json_length: int | None = None) -> InferRequest:
         """Read a request's body.
@@ -82,34 +84,34 @@ class ParquetCodec(MlflowCodec):
         bytes.
         """
         try:
-            frame = self._frame(pa.BufferReader(body))
+            frame = self._read_frame(pa.BufferReader(body))
         except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
-            raise BadRequest(f"the request is not a valid Parquet file: {_line(error)}") from error
+            raise BadRequest(f"the request is not a valid Parquet file: {_one_line(error)}") from error
         inputs, by_row = self._intake.table(frame, typed=True)
         return InferRequest(inputs, self._outputs, by_row=by_row)
 
-    def _frame(self, body: Any) -> Frame:
+    def _read_frame(self, body: Any) -> Frame:
         """Return all columns by name; those that are not taken have no values."""
         metadata = pa.parquet.read_metadata(body)
         rows = metadata.num_rows
-        check_most(rows, self._most_rows, "rows")
-        names = _no_index(metadata)
+        check_limit(rows, self._max_rows, "rows")
+        names = _column_names(metadata)
         wanted = self._intake.wanted(names)
-        taken = [name for name in names if name in wanted]
+        names_read = [name for name in names if name in wanted]
         leaves = [
             index
             for index in range(metadata.num_columns)
-            if _is_of(metadata.schema.column(index).path, taken)
+            if _is_within(metadata.schema.column(index).path, names_read)
         ]
-        check_most(_bytes_of(metadata, leaves), self._most_bytes, "bytes when decompressed")
+        check_limit(_bytes_of(metadata, leaves), self._max_bytes, "bytes when decompressed")
         # A text that many rows share stays one text until it is known how many those are.
         texts = [column.path for column in map(metadata.schema.column, leaves) if _is_text(column)]
         with pa.parquet.ParquetFile(body, metadata=metadata, read_dictionary=texts) as file:
-            table = file.read(taken)
-        table = table.select([index for index, name in enumerate(table.column_names) if name in taken])
+            table = file.read(names_read)
+        table = table.select([index for index, name in enumerate(table.column_names) if name in names_read])
         chunks = (chunk for column in table.columns for chunk in column.chunks)
-        check_most(sum(map(unpacked.decoded_bytes, chunks)), self._most_bytes, "bytes of values")
-        frame = _frame(table)
+        check_limit(sum(map(sizes.decoded_bytes, chunks)), self._max_bytes, "bytes of values")
+        frame = _to_frame(table)
         if frame.names == tuple(names):
             return frame
         columns, absent = frame.by_name(), [None] * rows
@@ -129,7 +131,7 @@ _TYPES = {
 
 
 _NUMBERS = {pa.int32(), pa.int64(), pa.float32(), pa.float64()}
-_TRUTHS = pa.array(["true", "false"])
+_BOOLEANS = pa.array(["true", "false"])
 
 
 def read_csv(body: bytes, types: Mapping[str, Any]) -> Any:
@@ -151,13 +153,13 @@ def _read_loosely(body: bytes, types: Mapping[str, Any]) -> Any:
     texts = {name: pa.string() for name, kind in types.items() if kind in _NUMBERS}
     table = _read(body, {**types, **texts})
     columns = [
-        _numbers(name, column, types[name]) if name in texts else column
+        _to_numbers(name, column, types[name]) if name in texts else column
         for name, column in zip(table.column_names, table.columns, strict=True)
     ]
     return pa.table(columns, table.column_names)
 
 
-def _numbers(name: str, column: Any, kind: Any) -> Any:
+def _to_numbers(name: str, column: Any, kind: Any) -> Any:
     """Convert texts to numbers: integers may be written as floats, as by pandas beside gaps, or be booleans.
 
     Raises ArrowInvalid with the first that is not a number.
@@ -168,24 +170,28 @@ def _numbers(name: str, column: Any, kind: Any) -> Any:
     try:
         return column.cast(kind)
     except pa.ArrowInvalid:
-        truths = compute.utf8_lower(column)
-    if compute.all(compute.is_in(truths.drop_null(), _TRUTHS)).as_py():
-        return compute.equal(truths, "true").cast(kind)
+        words = compute.utf8_lower(column)
+    if compute.all(compute.is_in(words.drop_null(), _BOOLEANS)).as_py():
+        return compute.equal(words, "true").cast(kind)
     try:
         return column.cast(pa.float64()).cast(kind)
     except pa.ArrowInvalid as error:
         raise pa.ArrowInvalid(f"column {name!r}: {error}") from None
 
 
-def _no_index(metadata: Any) -> list[str]:
+def _column_names(metadata: Any) -> list[str]:
     """Return the names of a file's columns, without those that were the index of a DataFrame."""
-    said = json.loads((metadata.metadata or {}).get(b"pandas", b"{}"))
-    columns = said.get("index_columns") if isinstance(said, dict) else None
-    index = {name for name in columns if isinstance(name, str)} if isinstance(columns, list) else set()
-    return [name for name in metadata.schema.to_arrow_schema().names if name not in index]
+    pandas = json.loads((metadata.metadata or {}).get(b"pandas", b"{}"))
+    index_columns = pandas.get("index_columns") if isinstance(pandas, dict) else None
+    index_names = (
+        {name for name in index_columns if isinstance(name, str)}
+        if isinstance(index_columns, list)
+        else set()
+    )
+    return [name for name in metadata.schema.to_arrow_schema().names if name not in index_names]
 
 
-def _is_of(path: str, names: Container[str]) -> bool:
+def _is_within(path: str, names: Container[str]) -> bool:
     """Return whether a column of a file, NAME or NAME.PART.PART, is read with the columns of these names."""
     parts = path.split(".")
     return any(".".join(parts[:count]) in names for count in range(1, len(parts) + 1))
@@ -199,13 +205,13 @@ def _bytes_of(metadata: Any, leaves: Sequence[int]) -> int:
         width = (
             column.length if column.physical_type == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS[column.physical_type]
         )
-        for group in map(metadata.row_group, range(metadata.num_row_groups)):
-            part = group.column(index)
-            if "DELTA_BYTE_ARRAY" in part.encodings:
+        for row_group in map(metadata.row_group, range(metadata.num_row_groups)):
+            chunk = row_group.column(index)
+            if "DELTA_BYTE_ARRAY" in chunk.encodings:
                 raise BadRequest(
                     f"column {column.path!r}: expected encodings whose size is known, got DELTA_BYTE_ARRAY"
                 )
-            size += max(part.total_uncompressed_size, part.num_values * width)
+            size += max(chunk.total_uncompressed_size, chunk.num_values * width)
     return size
 
 
@@ -217,17 +223,17 @@ _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBL
 """Bytes in memory of a value of each of Parquet's types; of a text, of its place in a dictionary."""
 
 
-def _frame(table: Any) -> Frame:
+def _to_frame(table: Any) -> Frame:
     """Return a table as a Frame; BadRequest for names that are not UTF-8, and for impossible values."""
     try:
         return Frame(
-            tuple(table.column_names), [_values(column.combine_chunks()) for column in table.columns]
+            tuple(table.column_names), [_to_values(column.combine_chunks()) for column in table.columns]
         )
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise BadRequest(f"the table: {_line(error)}") from error
+        raise BadRequest(f"the table: {_one_line(error)}") from error
 
 
-def _values(column: Any) -> Array | list[Any]:
+def _to_values(column: Any) -> Array | list[Any]:
     """Return values as in pandas: numbers as an array, with NaN for nulls, dates and times as text."""
     if pa.types.is_dictionary(column.type):
         column = decode_dictionary(column)
@@ -244,5 +250,5 @@ def _values(column: Any) -> Array | list[Any]:
     return values
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from driftline.config import Monitoring
 from driftline.errors import Unavailable
-from driftline.monitor.observer import passes
+from driftline.monitor.observer import is_temporary
 from driftline.monitor.reference.capture import Capture
 from driftline.registry.source import Version
 from driftline.serving.fleet.arena import Arena, Region
@@ -129,13 +129,13 @@ class FleetWatch(Watch):
         for collector in self._collectors:
             collector.collect()
             if collector.has_unrequested_rows:
-                collector.request()
+                collector.ask()
 
     def request_counts(self) -> None:
         """Request all counts from the workers, whether the monitor needs them or not."""
         for collector in self._collectors:
             collector.collect()
-            collector.request()
+            collector.ask()
 
     @contextmanager
     def capturing(self, rows: int) -> Iterator[Capture]:
@@ -175,7 +175,7 @@ class FleetWatch(Watch):
         try:
             monitor = super()._make_monitor()
         except Exception as error:
-            if not passes(error):  # otherwise it is retried, and the workers' rows wait
+            if not is_temporary(error):  # otherwise it is retried, and the workers' rows wait
                 self._loop.call_soon_threadsafe(self._set_up_slabs, None)
             raise
         self._loop.call_soon_threadsafe(self._set_up_slabs, monitor)

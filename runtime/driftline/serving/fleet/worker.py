@@ -38,7 +38,9 @@ RETRY_SECONDS = 1.0
 
 
 class WorkerServer(GracefulServer):
-    """Stops on SIGTERM; ignores signals of a terminal to all processes, which the supervisor handles.
+    """Stops on SIGTERM, to be replaced, or with the whole server, see `stop_for_good`.
+
+    Ignores signals of a terminal to all processes, which the supervisor handles.
 
     listeners  the sockets of all workers
     number     of this worker: which of them is its own
@@ -57,6 +59,7 @@ class WorkerServer(GracefulServer):
         self._number = number
         self._covering: dict[int, asyncio.Server] = {}
         self._to_cover: set[int] = set()
+        self._for_good = False
         self._cover_lock = asyncio.Lock()
 
     async def serve_own_socket(self) -> None:
@@ -113,11 +116,17 @@ class WorkerServer(GracefulServer):
                 listener.close()
         return super().stop()
 
+    def stop_for_good(self) -> int:
+        """Stop, and end the sockets for all processes: one that hangs would keep them open."""
+        self._for_good = True
+        return self.stop()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """See GracefulServer. The sockets end for all processes: one that hangs would keep them open."""
-        for listener in (*(sockets or ()), *(self._listeners[number] for number in self._covering)):
-            with suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)
+        """See GracefulServer. Unless for good, connections wait in the sockets for the next who accepts."""
+        if self._for_good:
+            for listener in (*(sockets or ()), *(self._listeners[number] for number in self._covering)):
+                with suppress(OSError):
+                    listener.shutdown(socket.SHUT_RDWR)
         for server in self.servers:  # at once: it must not try to accept
             server.close()
         await super().shutdown(sockets)
@@ -160,7 +169,7 @@ async def work(control: int, shared: int, *listeners: int) -> None:
             tell_totals=host.tell_totals,
             ready=host.begin,
             cover=server.cover,
-            stop=server.stop,
+            stop=server.stop_for_good,
         )
         setup.set_result((host, server, wait_ready))
 
@@ -174,7 +183,7 @@ async def work(control: int, shared: int, *listeners: int) -> None:
     if setup.cancelled():
         return
     host, server, wait_ready = setup.result()
-    channel_task.add_done_callback(lambda _: server.stop())
+    channel_task.add_done_callback(lambda _: server.stop_for_good())
     await serve(host, server, channel, wait_ready)
 
 

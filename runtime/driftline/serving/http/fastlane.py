@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 
 from driftline.errors import DriftlineError
 from driftline.http import check_host, configuration
-from driftline.protocols.encoding import answer_coding
+from driftline.protocols.encoding import response_coding
 from driftline.serving.http.app import App
 from driftline.serving.http.connection import Connection
 from driftline.serving.http.exchange import (
@@ -183,7 +183,7 @@ class FastLane(Connection):
             target = infer.target(headers, name, version)
         except DriftlineError:
             return None
-        coding = answer_coding(self.headers)
+        coding = response_coding(self.headers)
         exchange_class = self.exchange_class if coding is None else self.compressing_class
         request_head = RequestHead.of(name, headers, target.json_length)
         return Head(infer, target, path, int(length), request_head, exchange_class, coding)

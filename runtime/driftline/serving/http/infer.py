@@ -15,7 +15,7 @@ from driftline import http
 from driftline.batching.request import Request
 from driftline.errors import BadRequest, Cancelled, DriftlineError, RequestTimeout, TooLarge
 from driftline.protocols.codec import Codec, InferRequest
-from driftline.protocols.encoding import SHORT, answer_coding, compress, decompress
+from driftline.protocols.encoding import SHORT, compress, decompress, response_coding
 from driftline.protocols.mlflow import scoring
 from driftline.protocols.v2 import V2Codec
 from driftline.serving.base_host import BaseHost
@@ -63,7 +63,7 @@ class Infer:
         body = await read_body(headers, receive, self.max_body_bytes)
         target = self.target(headers, name, version)
         fields, content = await self._respond(headers, target, body, arrived_ns, receive)
-        coding = answer_coding(scope["headers"])
+        coding = response_coding(scope["headers"])
         if coding is None or len(content) < SHORT:
             return fields, content
         compressed = await asyncio.to_thread(compress, content, coding)

@@ -23,7 +23,7 @@ _DATA = 1
 """The field of a DictionaryBatch that is a RecordBatch."""
 _BUFFERS, _COMPRESSION = 2, 3
 """Fields of a RecordBatch."""
-_REFERRING = {
+_EXPANDING = {
     pa.lib.Type_DICTIONARY, pa.lib.Type_NA, pa.lib.Type_RUN_END_ENCODED, pa.lib.Type_STRING_VIEW,
     pa.lib.Type_BINARY_VIEW, pa.lib.Type_LIST_VIEW, pa.lib.Type_LARGE_LIST_VIEW,
 }  # fmt: skip
@@ -43,12 +43,14 @@ def decoded_bytes(column: Any) -> int:
 
     One text in a dictionary, or under views, may be the value of every row. For numbers, a lower bound.
     """
-    return int(_sizes(column).sum()) if refers(column.type) else int(column.nbytes)
+    return int(_sizes(column).sum()) if may_expand(column.type) else int(column.nbytes)
 
 
-def refers(kind: Any) -> bool:
+def may_expand(kind: Any) -> bool:
     """Return whether values of a type may be more bytes than they take in memory."""
-    return kind.id in _REFERRING or any(refers(kind.field(index).type) for index in range(kind.num_fields))
+    return kind.id in _EXPANDING or any(
+        may_expand(kind.field(index).type) for index in range(kind.num_fields)
+    )
 
 
 def _sizes(column: Any) -> Array:
@@ -58,9 +60,9 @@ def _sizes(column: Any) -> Array:
     kind, types, count = column.type, pa.types, len(column)
     sizes: Array
     if types.is_dictionary(kind):
-        each = np.append(_sizes(column.dictionary), 0)
-        places = column.indices.cast(pa.int64()).fill_null(len(each) - 1)
-        sizes = each[np.from_dlpack(places)]
+        distinct = np.append(_sizes(column.dictionary), 0)
+        indices = column.indices.cast(pa.int64()).fill_null(len(distinct) - 1)
+        sizes = distinct[np.from_dlpack(indices)]
         return sizes
     if is_lists(kind):
         sums = np.append(0, _sizes(column.values).cumsum())
@@ -107,13 +109,13 @@ def _size_of(message: Any) -> int:
 def _field(data: memoryview, table: int, number: int) -> int:
     """Return where a field of a table is; 0 if it is absent."""
     offsets = table - int(struct.unpack_from("<i", data, table)[0])
-    place = 4 + 2 * number
-    if place >= struct.unpack_from("<H", data, offsets)[0]:
+    entry = 4 + 2 * number
+    if entry >= struct.unpack_from("<H", data, offsets)[0]:
         return 0
-    offset = int(struct.unpack_from("<H", data, offsets + place)[0])
+    offset = int(struct.unpack_from("<H", data, offsets + entry)[0])
     return table + offset if offset else 0
 
 
-def _target(data: memoryview, at: int) -> int:
+def _target(data: memoryview, position: int) -> int:
     """Return the position that the offset at a position points to."""
-    return at + int(struct.unpack_from("<I", data, at)[0])
+    return position + int(struct.unpack_from("<I", data, position)[0])

@@ -9,7 +9,7 @@ from driftline.errors import BadRequest, listed
 from driftline.tensors import TensorSpec
 
 
-def taken(spec: TensorSpec, names: Sequence[str]) -> tuple[str, ...]:
+def columns_of(spec: TensorSpec, names: Sequence[str]) -> tuple[str, ...]:
     """Return the columns that an input takes by name, in its order; none if some are missing.
 
     They are the first of these that the table has completely: the columns that the model was fitted on, if
@@ -17,14 +17,14 @@ def taken(spec: TensorSpec, names: Sequence[str]) -> tuple[str, ...]:
     """
     width = spec.shape[1] if len(spec.shape) == 2 else 1
     numbered = names_of(spec.name, width) if width > 0 else ()
-    there = set(names)
-    for these in (spec.column_names, (spec.name,), numbered):
-        if these and there.issuperset(these):
-            return these
+    available = set(names)
+    for candidate in (spec.column_names, (spec.name,), numbered):
+        if candidate and available.issuperset(candidate):
+            return candidate
     return ()
 
 
-def in_order(spec: TensorSpec, names: Sequence[str]) -> bool:
+def by_position(spec: TensorSpec, names: Sequence[str]) -> bool:
     """Return whether an input may take columns with these names by position: it knows no names, or they are
     numbers from 0, as in tables without names."""
     return not spec.column_names or tuple(names) == tuple(map(str, range(len(names))))
@@ -32,11 +32,11 @@ def in_order(spec: TensorSpec, names: Sequence[str]) -> bool:
 
 def missing(spec: TensorSpec, names: Sequence[str]) -> BadRequest:
     """Return the error for a table that an input can't take."""
-    has = f"the data has {len(names)}: {listed(names)}"
+    actual = f"the data has {len(names)}: {listed(names)}"
     if spec.column_names:
-        there = set(names)
-        lacks = listed(name for name in spec.column_names if name not in there)
-        return BadRequest(f"input {spec.name!r}: missing columns: {lacks}; {has}")
+        available = set(names)
+        absent = listed(name for name in spec.column_names if name not in available)
+        return BadRequest(f"input {spec.name!r}: missing columns: {absent}; {actual}")
     width = spec.shape[1] if len(spec.shape) == 2 else 1
-    several = f", or {width} columns" if width > 1 else ""
-    return BadRequest(f"input {spec.name!r}: expected a column of this name{several}; {has}")
+    or_columns = f", or {width} columns" if width > 1 else ""
+    return BadRequest(f"input {spec.name!r}: expected a column of this name{or_columns}; {actual}")

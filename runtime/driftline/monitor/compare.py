@@ -38,7 +38,7 @@ def compare(
         profile = reference
     else:  # like Profile.fit, but the warning points at our caller
         profile = Profile._of(Fit(kinds, most_bytes=math.inf), [reference], None)
-    monitor = _Once(profile, tolerance=tolerance, look_rows=0)
+    monitor = _QuietMonitor(profile, tolerance=tolerance, look_rows=0)
     monitor.observe(current)
     if monitor.rows < 2 * detector.FEW_ROWS:
         warnings.warn(
@@ -49,8 +49,8 @@ def compare(
     return monitor.report()
 
 
-class _Once(Monitor):
+class _QuietMonitor(Monitor):
     """A monitor whose signals are only in its report."""
 
-    def _tell(self, signals: Sequence[Signal]) -> None:
+    def _log(self, signals: Sequence[Signal]) -> None:
         """Log nothing."""

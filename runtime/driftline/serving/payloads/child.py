@@ -11,7 +11,7 @@ from driftline import child_process, logs
 from driftline.child_process import SharedCounts
 from driftline.errors import DriftlineError
 from driftline.serving.payloads.exchange import Exchange
-from driftline.serving.payloads.log import CLOSE_SECONDS, COUNT_NAMES, LENGTH
+from driftline.serving.payloads.log import COUNT_NAMES, LENGTH
 from driftline.serving.payloads.queue import Queue
 from driftline.serving.payloads.sink import open_sink
 
@@ -24,7 +24,7 @@ def main(end: int, shared: int) -> int:
     end     file descriptor of the socket to the server
     shared  file descriptor of the shared counts
     """
-    connection, settings = child_process.begin(end, idle=True)
+    connection, (settings, close_seconds) = child_process.begin(end, idle=True)
     logs.configure(settings.log_format, settings.log_level, access_log=False)
     queue = Queue(SharedCounts(COUNT_NAMES, shared))
     try:
@@ -38,13 +38,13 @@ def main(end: int, shared: int) -> int:
         while len(head := file.read(LENGTH.size)) == LENGTH.size:
             (length,) = LENGTH.unpack(head)
             if not length:
-                queue.end(CLOSE_SECONDS)
+                queue.end(close_seconds)
                 continue
             if len(content := file.read(length)) < length:
                 break
             queue.put(Exchange(*record) for record in pickle.loads(content))  # noqa: S301 - our own
-    queue.close(CLOSE_SECONDS)
-    deadline = monotonic() + CLOSE_SECONDS
+    queue.close(close_seconds)
+    deadline = monotonic() + close_seconds
     for thread in threads:
         thread.join(max(0.0, deadline - monotonic()))
     return 0

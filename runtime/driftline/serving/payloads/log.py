@@ -314,7 +314,7 @@ class PayloadLog:
     async def _run_process(self) -> int:
         """Run one logging process until it ends; return its exit code."""
         process, end = await child_process.start(
-            "driftline.serving.payloads.child", self._settings, self._shared.descriptor
+            "driftline.serving.payloads.child", (self._settings, CLOSE_SECONDS), self._shared.descriptor
         )
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.create_unix_connection(asyncio.Protocol, sock=end)

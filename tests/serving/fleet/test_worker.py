@@ -52,7 +52,7 @@ async def answering(*listeners: socket.socket) -> AsyncIterator[WorkerServer]:
     try:
         yield server
     finally:
-        server.stop()
+        server.stop_for_good()
         await serving
         await host.close()
 

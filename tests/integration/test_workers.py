@@ -69,7 +69,15 @@ def watched(tmp_path: Path) -> Registry:
 
 
 def workers_of(server: Process) -> list[psutil.Process]:
-    return psutil.Process(server.popen.pid).children()
+    """The processes of its workers; those that are being started are still copies of the server itself."""
+    return [one for one in psutil.Process(server.popen.pid).children() if is_worker(one)]
+
+
+def is_worker(process: psutil.Process) -> bool:
+    try:
+        return "driftline.serving.fleet.worker" in process.cmdline()
+    except psutil.NoSuchProcess:
+        return False
 
 
 def monitored(server: Process) -> dict[str, Any]:

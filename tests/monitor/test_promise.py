@@ -39,7 +39,7 @@ def test_what_does_not_change_signals_no_more_often_than_promised(case: Case) ->
     result = simulate(case, 20)
     rows = np.array(result.change, np.float64)
     assert rows.mean() + 2 * rows.std() / np.sqrt(len(rows)) >= FALSE_ALARM_ROWS
-    assert result.soon(FALSE_ALARM_ROWS // 10) <= 0.25  # one in ten is promised
+    assert result.share_within(FALSE_ALARM_ROWS // 10) <= 0.25  # one in ten is promised
     assert result.alarms == 0
 
 
@@ -60,7 +60,7 @@ def test_equal_values_of_a_coarse_sketch_do_not_look_like_a_change(monkeypatch: 
     monkeypatch.setattr(quantiles, "SKETCH_K", 64)
     sketch = next(case for case in QUIET if "ties, from a sketch" in case.name)
     case = Case("", 20_000, tied, tied, sketch.fit, cap=FALSE_ALARM_ROWS // 4)
-    assert simulate(case, 40).soon(case.cap - 1) <= 0.25
+    assert simulate(case, 40).share_within(case.cap - 1) <= 0.25
 
 
 def test_signals_of_many_columns_are_together_as_few_as_promised() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from driftline.errors import ModelError, Unavailable
+from driftline.http import loop_factory
 from driftline.serving.fleet.channel import Channel, PeerGone
 
 
@@ -149,3 +150,18 @@ async def test_nothing_is_kept_of_what_was_answered() -> None:
     assert (asking.received, answering.received) == (2, 2)
     await asking.finish()
     await asyncio.gather(*running)
+
+
+def test_what_is_sent_to_a_process_that_was_just_killed_is_lost_without_an_error() -> None:
+    async def send() -> None:
+        ours, theirs = socket.socketpair()
+        channel = Channel(ours, {})
+        await channel.open()
+        theirs.close()
+        for _ in range(3):
+            channel.tell("say", b"x" * 1_000_000)
+            await asyncio.sleep(0)
+        channel.close()
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(send())

@@ -112,7 +112,8 @@ class Channel:
             del self._responses[number]
 
     def _send(self, number: int, name: str, arguments: object) -> None:
-        if not self._closed:
+        # A write to a process that was just killed closes the transport before `run` sees its end.
+        if not (self._closed or self._writer.is_closing()):
             content = pickle.dumps((number, name, arguments))
             self._writer.write(_LENGTH.pack(len(content)) + content)
 

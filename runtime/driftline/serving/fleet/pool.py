@@ -171,7 +171,12 @@ class WorkerPool:
         failures = 0
         try:
             while not self._stopping:
-                failures = 0 if await self._run_process(worker) else failures + 1
+                try:
+                    was_live = await self._run_process(worker)
+                except Exception:  # the worker is needed all the same
+                    log.exception("worker %d", worker.number)
+                    was_live = False
+                failures = 0 if was_live else failures + 1
                 if failures and not self._stopping:
                     await asyncio.sleep(backoff(failures))
         finally:

@@ -19,8 +19,8 @@ def edges_of(basis: Any) -> Array:
 def pieces_of(basis: Any, extrapolation: str) -> Iterator[list[list[float]]]:
     """Yield the coefficients of each basis function, as `Piecewise` has them: of its Taylor polynomials.
 
-    basis  a BSpline that returns all basis functions
-    how    SplineTransformer's `extrapolation`
+    basis          a BSpline that returns all basis functions
+    extrapolation  SplineTransformer's `extrapolation`
     """
     orders = np.arange(basis.k + 1)
     edges = edges_of(basis)

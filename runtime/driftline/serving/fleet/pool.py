@@ -174,7 +174,7 @@ class WorkerPool:
                 try:
                     was_live = await self._run_process(worker)
                 except Exception:  # the worker is needed all the same
-                    log.exception("worker %d", worker.number)
+                    log.exception("the process of worker %d is no longer followed", worker.number)
                     was_live = False
                 failures = 0 if was_live else failures + 1
                 if failures and not self._stopping:
